@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: lab test lint bench clean
+
+lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
+	$(BIN)/python -m course_lib.assets
+	$(BIN)/jupyter lab notebooks/01_attention.ipynb
+
+test: .venv/installed-test lint  ## everything CI checks: library, notebooks, widgets in a real browser
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
+	$(BIN)/python benchmarks/spine.py
+
+clean:
+	rm -rf .venv build artifacts *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-%: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$*]"
+	touch $@

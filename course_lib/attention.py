@@ -1,0 +1,220 @@
+"""Attention: a soft look-up of values by comparing queries with keys (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
+
+Read from top to bottom: the masks, the look-up itself (once readable, once fused), rotary positions, the key/value cache,
+and multi-head attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "KVCache",
+    "MultiHeadAttention",
+    "causal_mask",
+    "padding_mask",
+    "rotary_angles",
+    "rotate",
+    "scaled_dot_product_attention",
+    "sliding_window_mask",
+]
+
+# ---------------------------------------------------------------- masks: True = may attend
+
+
+def causal_mask(n_queries: int, n_keys: int | None = None, device: torch.device | None = None) -> Tensor:
+    """Return the boolean mask (query, key) that lets each position see itself and the past.
+
+    With more keys than queries the queries are the last positions: the last query sees every key.
+    """
+    n_keys = n_queries if n_keys is None else n_keys
+    if n_keys < n_queries:
+        raise ValueError(f"each query is also a key, so {n_queries} queries need at least as many keys, not {n_keys}")
+    return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
+
+
+def sliding_window_mask(
+    n_queries: int, window: int, n_keys: int | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Return the causal mask (query, key) that lets each position see the last `window` ones, itself among them.
+
+    Source: Longformer, arXiv 2004.05150, section 3.1.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1 (the position itself), not {window}")
+    causal = causal_mask(n_queries, n_keys, device)
+    return causal.triu(causal.shape[1] - n_queries - window + 1)
+
+
+def padding_mask(lengths: Tensor, n_keys: int) -> Tensor:
+    """Return the mask (batch, 1, 1, key) that hides the padding after the first `lengths[b]` keys of each sequence."""
+    return (torch.arange(n_keys, device=lengths.device) < lengths[:, None])[:, None, None, :]
+
+
+# ---------------------------------------------------------------- the look-up
+
+
+def scaled_dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, return_weights: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attend: softmax(q kᵀ / √d_head) v (arXiv 1706.03762, equation 1).
+
+    Shapes: `q` (batch, head, query, d_head); `k` and `v` (batch, kv_head, key, d_head), where kv_head divides head and each
+    key/value head serves head / kv_head query heads in turn (arXiv 2305.13245). `mask` is boolean, True = may attend, and
+    broadcasts to (batch, head, query, key); `causal` also hides the future, the queries being the last of the key positions.
+
+    Returns the output (batch, head, query, d_head), and with `return_weights` the weights (batch, head, query, key) too.
+    A query that may attend to nothing gets zeros. With weights, every step is spelled out; without, PyTorch's fused kernel
+    gives the same numbers and never stores the query × key matrix (arXiv 2205.14135).
+    """
+    _check_shapes(q, k, v, mask)
+    if not return_weights:
+        return _fused(q, k, v, mask, causal)
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, head, query, key)
+    if causal:
+        visible = causal_mask(q.shape[-2], k.shape[-2], q.device)
+        mask = visible if mask is None else mask & visible
+    if mask is None:
+        weights = scores.softmax(dim=-1)
+        return weights @ v, weights
+    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
+    weights = weights.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)  # softmax over nothing is 0/0
+    return weights @ v, weights
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    n_heads, n_queries = q.shape[1:3]
+    if n_queries == 1:
+        causal = False  # one query, the last position: nothing lies in its future
+        if mask is None:  # then the heads that share a key/value head can stand side by side as its queries
+            q = rearrange(q, "batch (kv_head group) 1 d_head -> batch kv_head group d_head", kv_head=k.shape[1])
+            out = F.scaled_dot_product_attention(q, k, v)
+            return rearrange(out, "batch kv_head group d_head -> batch (kv_head group) 1 d_head")
+    if causal and (mask is not None or k.shape[-2] != n_queries):
+        visible = causal_mask(n_queries, k.shape[-2], q.device)
+        mask, causal = visible if mask is None else mask & visible, False
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=k.shape[1] != n_heads)
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape:
+        raise ValueError(
+            "wanted q (batch, head, query, d_head) and k, v (batch, kv_head, key, d_head); "
+            f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+        )
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"queries have d_head {q.shape[-1]} but keys {k.shape[-1]}: a dot product needs equal lengths")
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads cannot be shared out evenly over {k.shape[1]} key/value heads")
+    if mask is not None and mask.dtype != torch.bool:
+        raise TypeError(
+            f"mask must be boolean with True = may attend, not {mask.dtype}; write `mask == 1` to convert one"
+        )
+
+
+# ---------------------------------------------------------------- rotary positions (RoPE, arXiv 2104.09864)
+
+
+def rotary_angles(positions: Tensor, d_head: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Return cos and sin (query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
+
+    Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta.
+    """
+    if d_head % 2:
+        raise ValueError(f"rotary positions turn pairs of numbers, so d_head must be even, not {d_head}")
+    exponents = torch.arange(0, d_head, 2, device=positions.device, dtype=torch.float32) / d_head
+    angles = positions[:, None].float() * theta**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (x[i], x[i + d_head / 2]) of `x` (…, query, d_head) by its angle.
+
+    A turned query times a turned key depends on their positions only through the difference.
+    """
+    cos, sin = (angle.to(x.dtype) for angle in rotation)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+# ---------------------------------------------------------------- the cache
+
+
+class KVCache:
+    """The keys and values of one layer for the positions seen so far, in memory taken once.
+
+    `keys` and `values` are (batch, kv_head, capacity, d_head), of which the first `length` positions are filled.
+    Queries are not kept: a past query is never used again.
+    """
+
+    def __init__(
+        self, batch: int, n_kv_heads: int, capacity: int, d_head: int, *, device: torch.device, dtype: torch.dtype
+    ):
+        self.keys = torch.empty(batch, n_kv_heads, capacity, d_head, device=device, dtype=dtype)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (batch, kv_head, new, d_head) and return all keys and values so far as views, without a copy."""
+        start, end = self.length, self.length + keys.shape[2]
+        if end > self.keys.shape[2]:
+            raise ValueError(f"the cache has room for {self.keys.shape[2]} positions, and {end} are needed")
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+# ---------------------------------------------------------------- multi-head attention
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention with several heads (arXiv 1706.03762, section 3.2.2), optionally with fewer key/value heads.
+
+    `n_kv_heads` equal to `n_heads` is multi-head, 1 is multi-query (arXiv 1911.02150), between is grouped-query attention
+    (arXiv 2305.13245). The query, key and value projections lie in one matrix, so that the input is read once.
+    """
+
+    def __init__(
+        self, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: bool = False
+    ):
+        super().__init__()
+        self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads or n_heads
+        if d_head is None and d_model % n_heads:
+            raise ValueError(f"{n_heads} heads do not divide d_model {d_model}; change one or give d_head")
+        self.d_head = d_head or d_model // n_heads
+        if n_heads % self.n_kv_heads:
+            raise ValueError(f"{n_heads} query heads cannot be shared out evenly over {n_kv_heads} key/value heads")
+        self.qkv = nn.Linear(d_model, (n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
+        self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = True,
+        rotation: tuple[Tensor, Tensor] | None = None,
+        cache: KVCache | None = None,
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Map `x` (batch, query, d_model) to the same shape; see `scaled_dot_product_attention` for masks and weights.
+
+        `rotation` is what `rotary_angles` gave for these positions. With `cache`, keys and values are added to it, and the
+        queries attend to everything in it.
+        """
+        heads = rearrange(self.qkv(x), "batch query (head d_head) -> batch head query d_head", d_head=self.d_head)
+        q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        attended = scaled_dot_product_attention(q, k, v, mask, causal, return_weights)
+        out, weights = attended if return_weights else (attended, None)
+        out = self.output(rearrange(out, "batch head query d_head -> batch query (head d_head)"))
+        return (out, weights) if return_weights else out

@@ -1,0 +1,42 @@
+"""Where tensors live: pick the device and the dtype once, here, so that no other module names one.
+
+Every model in the course runs on whatever `pick_device` returns: the same cell runs on a laptop and on a GPU.
+"""
+
+import random
+
+import numpy as np
+import torch
+
+__all__ = ["pick_device", "pick_dtype", "seed_everything", "synchronize"]
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """Return the device called `name`, or the best one this machine has: CUDA, then Apple's MPS, Intel's XPU, the CPU."""
+    if name is not None:
+        return torch.device(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 on a GPU that computes in it, else float32.
+
+    On CPUs without matrix units bfloat16 is emulated and slower than float32, so the CPU always gets float32.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def seed_everything(seed: int = 0) -> torch.Generator:
+    """Seed Python, NumPy and PyTorch, and return a CPU generator with the same seed for explicit use."""
+    random.seed(seed)
+    np.random.seed(seed)
+    return torch.manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has finished what it was given: a GPU's work is queued, so a clock read without this lies."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,149 @@
+"""Text from a language model: choose the next token, append it, repeat."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from torch import Tensor
+
+from course_lib.tokenizer import Tokenizer
+from course_lib.transformer import TransformerLM
+
+__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text"]
+
+_UNREADABLE = "\ufffd"  # what a decoder shows for bytes that are not, or not yet, a whole character
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 is greedy: always the likeliest token.
+
+    The filters leave out unlikely tokens, in this order: all but the `top_k` likeliest; all beyond the smallest set whose
+    probability reaches `top_p` (nucleus sampling, arXiv 1904.09751); all less likely than `min_p` times the likeliest
+    (arXiv 2407.01082).
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        for name in ("top_p", "min_p"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], not {share}")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the distribution (…, vocab) that `logits` (…, vocab) are drawn from, in float32."""
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        scores = logits.float() / self.temperature
+        if self.top_k is not None:
+            smallest = scores.topk(min(self.top_k, scores.shape[-1])).values[..., -1:]
+            scores = scores.masked_fill(scores < smallest, -torch.inf)
+        if self.top_p is not None:
+            likeliest = scores.softmax(dim=-1).sort(dim=-1, descending=True)
+            before = likeliest.values.cumsum(dim=-1) - likeliest.values  # the probability of all that are likelier
+            beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, likeliest.indices, before >= self.top_p)
+            scores = scores.masked_fill(beyond, -torch.inf)
+        if self.min_p is not None:
+            floor = scores.softmax(dim=-1).amax(dim=-1, keepdim=True) * self.min_p
+            scores = scores.masked_fill(scores.softmax(dim=-1) < floor, -torch.inf)
+        return scores.softmax(dim=-1)
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
+        """Return a token id drawn from `logits` (vocab,); `generator` lives on the CPU, so that a seed means the same anywhere."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        return int(torch.multinomial(self.probabilities(logits).cpu(), 1, generator=generator))
+
+
+@torch.inference_mode()
+def generate(
+    model: TransformerLM,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling = Sampling(),
+    *,
+    stop_ids: frozenset[int] = frozenset(),
+    generator: torch.Generator | None = None,
+    cached: bool = True,
+) -> Iterator[int]:
+    """Yield the tokens that follow `ids`, each as soon as it is drawn; a stop id ends the text and is not yielded.
+
+    With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
+    computes all of them again, to the same result. Ends early where the model's context ends.
+    """
+    context = model.config.context_length
+    if not 0 < len(ids) <= context:
+        raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
+    device = model.embedding.weight.device
+    sequence = list(ids)
+    end = min(len(sequence) + max_new_tokens, context)
+    cache = model.new_cache(1, end) if cached else None
+    new = sequence
+    while len(sequence) < end:
+        stream = model.residual(torch.tensor([new], device=device), cache)
+        token = sampling.draw(model.unembed(stream[0, -1]), generator)
+        if token in stop_ids:
+            return
+        yield token
+        sequence.append(token)
+        new = [token] if cached else sequence
+
+
+def stream_text(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int = 100,
+    sampling: Sampling = Sampling(),
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole."""
+    pending: list[int] = []
+    tokens = generate(
+        model, tokenizer.encode(prompt), max_new_tokens, sampling, stop_ids=tokenizer.end_ids, generator=generator
+    )
+    for token in tokens:
+        pending.append(token)
+        text = tokenizer.decode(pending)
+        if text.endswith(_UNREADABLE) and len(pending) < 4:  # no character of UTF-8 is longer than four bytes
+            continue
+        yield text
+        pending.clear()
+    if pending:
+        yield tokenizer.decode(pending)
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+    """Return the text in which the model was trained to see a chat, up to where its next reply begins.
+
+    Each message has a `role` ("system", "user", "assistant") and a `content`. The template is the checkpoint's own Jinja
+    template; it is somebody else's code, so it runs in a sandbox.
+    """
+    if tokenizer.chat_template is None:
+        raise ValueError("this tokenizer has no chat template: its model was not trained to chat; use stream_text")
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True)
+
+
+def stream_reply(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    messages: Sequence[dict[str, str]],
+    max_new_tokens: int = 200,
+    sampling: Sampling = Sampling(),
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """Yield the model's next reply in the chat `messages`, piece by piece; see `chat_prompt` and `stream_text`."""
+    prompt = chat_prompt(tokenizer, messages)
+    return stream_text(model, tokenizer, prompt, max_new_tokens, sampling, generator=generator)

@@ -1,0 +1,104 @@
+"""Look inside a running model: attention maps, heads switched off.
+
+Everything here attaches to the model from outside with PyTorch's module hooks and is gone when it is done: the ordinary
+forward pass has no branch, no flag and no cost for it.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.transformer import TransformerLM
+
+__all__ = ["Capture", "capture_attention", "heads_off"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one forward pass showed.
+
+    `maps` is uint8 (layer, head, query, key) on the CPU, the attention weight being maps / 255: a 270-head model on 512
+    tokens fits in 71 MB. `logits` is float32 (query, vocab) on the CPU.
+    """
+
+    maps: Tensor
+    logits: Tensor
+
+    def weights(self, layer: int, head: int) -> Tensor:
+        """Return one head's attention weights as float32 (query, key), exact to 1/510."""
+        return self.maps[layer, head].float() / 255
+
+
+@torch.inference_mode()
+def capture_attention(
+    model: TransformerLM,
+    ids: Tensor,
+    off: Collection[tuple[int, int]] = (),
+    on_layer: Callable[[int, int], None] | None = None,
+) -> Capture:
+    """Run `model` on `ids` (query,) and return every head's attention map and the logits.
+
+    `off` are the (layer, head) pairs to switch off, as in `heads_off`. `on_layer(done, of)` is called after each layer.
+    """
+    n_layers = len(model.blocks)
+    maps = torch.empty(n_layers, model.config.n_heads, len(ids), len(ids), dtype=torch.uint8)
+
+    def ask_for_weights(_module, args, kwargs):
+        return args, kwargs | {"return_weights": True}
+
+    def keep_weights(layer: int):
+        def hook(_module, _args, output):
+            out, weights = output
+            maps[layer] = (weights[0] * 255).round().to(torch.uint8)
+            if on_layer is not None:
+                on_layer(layer + 1, n_layers)
+            return out
+
+        return hook
+
+    with ExitStack() as stack:
+        stack.enter_context(heads_off(model, off))
+        for layer, block in enumerate(model.blocks):
+            hooks = (
+                block.attention.register_forward_pre_hook(ask_for_weights, with_kwargs=True),
+                block.attention.register_forward_hook(keep_weights(layer)),
+            )
+            for hook in hooks:
+                stack.callback(hook.remove)
+        logits = model(ids[None].to(model.embedding.weight.device))[0]
+    return Capture(maps, logits.float().cpu())
+
+
+@contextmanager
+def heads_off(model: TransformerLM, off: Collection[tuple[int, int]]) -> Iterator[None]:
+    """Within the block, the (layer, head) pairs of `off` write nothing into the residual stream.
+
+    A head is switched off where the heads are concatenated: its part of the output projection's input becomes zero
+    (zero ablation; arXiv 1905.10650).
+    """
+    config = model.config
+    for layer, head in off:
+        if not (0 <= layer < config.n_layers and 0 <= head < config.n_heads):
+            raise ValueError(
+                f"there is no head {head} in layer {layer}: the model has layers 0 to {config.n_layers - 1} "
+                f"with heads 0 to {config.n_heads - 1}"
+            )
+
+    def silence(heads: list[int], d_head: int):
+        def hook(_module, args):
+            kept = args[0].unflatten(-1, (-1, d_head)).clone()  # (batch, query, head, d_head)
+            kept[..., heads, :] = 0
+            return (kept.flatten(-2),)
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in {layer for layer, _ in off}:
+            attention = model.blocks[layer].attention
+            heads = [head for at, head in off if at == layer]
+            hook = attention.output.register_forward_pre_hook(silence(heads, attention.d_head))
+            stack.callback(hook.remove)
+        yield

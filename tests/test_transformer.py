@@ -1,0 +1,100 @@
+"""The decoder-only model: its settings, its cache, what it may see, and where its tensors live."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+from course_lib.devices import seed_everything
+from course_lib.transformer import LayerNorm, RMSNorm, TransformerConfig, TransformerLM
+
+LLAMA = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
+GPT2 = replace(LLAMA, n_kv_heads=None, positions="learned", norm="layernorm", feed_forward="gelu", bias=True)
+CONFIGS = pytest.mark.parametrize(
+    "config", [LLAMA, GPT2, replace(LLAMA, tied_embeddings=False)], ids=["llama", "gpt2", "untied"]
+)
+
+
+def build(config: TransformerConfig) -> tuple[TransformerLM, torch.Tensor]:
+    generator = seed_everything(0)
+    return TransformerLM(config).eval(), torch.randint(config.vocab_size, (2, 9), generator=generator)
+
+
+@CONFIGS
+def test_the_past_does_not_depend_on_the_future(config):
+    model, ids = build(config)
+    changed = ids.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % config.vocab_size
+    torch.testing.assert_close(model(changed)[:, :5], model(ids)[:, :5])
+    assert not torch.allclose(model(changed)[:, 5:], model(ids)[:, 5:])
+
+
+@CONFIGS
+def test_cached_equals_uncached(config):
+    model, ids = build(config)
+    cache = model.new_cache(2, 9)
+    parts = [model(ids[:, :4], cache), model(ids[:, 4:7], cache), model(ids[:, 7:8], cache), model(ids[:, 8:], cache)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(ids))
+
+
+def test_left_padding_masked_out_changes_nothing():
+    model, ids = build(LLAMA)
+    padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], dim=1)
+    mask = (torch.arange(12) >= 3)[None, None, None]
+    torch.testing.assert_close(model(padded, mask=mask)[:, 3:], model(ids))  # rotary positions are relative
+
+
+def test_norms_equal_torch():
+    x = torch.randn(2, 3, 24) * 5 + 1
+    torch.testing.assert_close(LayerNorm(24, 1e-5)(x), F.layer_norm(x, (24,), eps=1e-5))
+    torch.testing.assert_close(RMSNorm(24, 1e-5)(x), F.rms_norm(x, (24,), eps=1e-5))
+
+
+def test_the_residual_stream_keeps_its_scale_with_depth_at_initialisation():
+    """Each of 2 n_layers writes is scaled by 1 / √(2 n_layers), so depth hardly changes the stream's size."""
+    sizes = []
+    for n_layers in (2, 32):
+        model, ids = build(replace(LLAMA, d_model=96, d_ff=384, n_layers=n_layers))
+        x = []
+        model.final_norm.register_forward_pre_hook(lambda _module, args, x=x: x.append(args[0].detach().std()))
+        model(ids)
+        sizes.append(float(x[0]))
+    assert sizes[1] / sizes[0] == pytest.approx(1, abs=0.25)
+
+
+def test_too_long_input_is_named():
+    model, _ = build(LLAMA)
+    with pytest.raises(ValueError, match="context of 16 tokens"):
+        model(torch.zeros(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "change", [{"norm": "batchnorm"}, {"positions": "alibi"}, {"feed_forward": "relu"}, {"n_layers": 0}]
+)
+def test_config_rejects_what_it_does_not_know(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(LLAMA, **change)
+
+
+@CONFIGS
+def test_every_tensor_lives_on_the_models_device(config):
+    """Fake tensors on another device than the CPU fail on any operation that mixes the two."""
+    with FakeTensorMode():
+        with torch.device("meta"):
+            model = TransformerLM(config)
+            ids = torch.zeros(2, 9, dtype=torch.long)
+        assert model(ids).device.type == "meta"
+        cache = model.new_cache(2, 9)
+        model(ids[:, :4], cache)
+        assert model(ids[:, 4:], cache, mask=torch.ones(5, 9, dtype=torch.bool, device="meta")).device.type == "meta"
+
+
+def test_only_devices_names_a_device():
+    literal = re.compile(r"""\.cuda\(|["'](?:cpu|cuda|mps|xpu)(?::\d+)?["']""")
+    for path in Path(__file__).parents[1].glob("course_lib/**/*.py"):
+        if path.name != "devices.py":
+            assert not literal.search(path.read_text()), f"{path.name} names a device"
