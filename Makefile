@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: lab test lint bench clean
+.PHONY: lab test lint notebooks bench clean
 
 lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
 	$(BIN)/python -m course_lib.assets
@@ -13,6 +13,9 @@ test: .venv/installed-test lint  ## everything CI checks: library, notebooks, wi
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+notebooks: .venv/installed-test  ## run every notebook whole and store it with its outputs
+	$(BIN)/python tests/store_notebooks.py notebooks/*.ipynb
 
 bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
 	$(BIN)/python benchmarks/spine.py

@@ -1,4 +1,4 @@
-"""Look inside a running model: attention maps, heads switched off.
+"""Look inside a running model: attention maps, value lengths, heads switched off, the largest tensor of a computation.
 
 Everything here attaches to the model from outside with PyTorch's module hooks and is gone when it is done: the ordinary
 forward pass has no branch, no flag and no cost for it.
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from course_lib.transformer import TransformerLM
 
-__all__ = ["Capture", "capture_attention", "heads_off"]
+__all__ = ["Capture", "capture_attention", "heads_off", "largest_tensor", "value_norms"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,28 @@ def heads_off(model: TransformerLM, off: Collection[tuple[int, int]]) -> Iterato
             hook = attention.output.register_forward_pre_hook(silence(heads, attention.d_head))
             stack.callback(hook.remove)
         yield
+
+
+@torch.inference_mode()
+def value_norms(model: TransformerLM, ids: Tensor) -> Tensor:
+    """Return the length of every value vector as float32 (layer, kv_head, key), for `ids` (key,)."""
+    cache = model.new_cache(1, len(ids))
+    model.residual(ids[None].to(model.embedding.weight.device), cache)
+    return torch.stack([layer.values[0].float().norm(dim=-1) for layer in cache]).cpu()
+
+
+def largest_tensor(compute: Callable[[], object]) -> int:
+    """Run `compute` and return the size in bytes of the largest tensor that any operation in it made."""
+
+    class Meter(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes = [leaf.numel() * leaf.element_size() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+            self.largest = max(self.largest, *sizes, 0)
+            return out
+
+    with Meter() as meter:
+        compute()
+    return meter.largest

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib.devices import seed_everything
-from course_lib.interpret import capture_attention, heads_off
+from course_lib.interpret import capture_attention, heads_off, largest_tensor, value_norms
 from course_lib.transformer import TransformerConfig, TransformerLM
 
 CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
@@ -67,3 +67,19 @@ def test_switching_heads_off_equals_zero_columns_in_the_output_projection(model,
 def test_unknown_head_is_named(model, ids):
     with pytest.raises(ValueError, match="no head 6 in layer 0"):
         capture_attention(model, ids, off=[(0, 6)])
+
+
+def test_value_norms_are_the_lengths_of_the_projected_values(model, ids):
+    inputs = []
+    hook = model.blocks[2].attention.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
+    model(ids[None])
+    hook.remove()
+    values = inputs[0] @ model.blocks[2].attention.qkv.weight[-8:].T  # two key/value heads of four numbers stand last
+    norms = value_norms(model, ids)
+    assert norms.shape == (3, 2, 9)
+    torch.testing.assert_close(norms[2], values[0].unflatten(-1, (2, 4)).norm(dim=-1).T)
+
+
+def test_largest_tensor_counts_bytes():
+    assert largest_tensor(lambda: torch.ones(3, 5) @ torch.ones(5, 7, dtype=torch.float32)) == 4 * 5 * 7
+    assert largest_tensor(lambda: None) == 0

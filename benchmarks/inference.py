@@ -1,0 +1,119 @@
+"""SmolLM2-135M in float32: this library beside `transformers`, on the same weights, in one run, round by round in turn.
+
+Prints the table that stands in benchmarks/README.md. Takes about three minutes on two cores.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+import transformers
+
+from course_lib import assets, pretrained
+from course_lib.generation import generate
+
+ROUNDS, NEW_TOKENS, PROMPT, PREFILL = 7, 48, 16, 512
+
+LOAD = {
+    "course_lib": "from course_lib import pretrained",
+    "transformers": "import transformers; from course_lib import assets; gguf = assets.fetch('smollm2-135m-instruct')",
+}
+OPEN = {
+    "course_lib": "model, _ = pretrained.load('smollm2-135m-instruct', dtype=torch.float32)",
+    "transformers": "model = transformers.AutoModelForCausalLM.from_pretrained("
+    "gguf.parent, gguf_file=gguf.name, dtype=torch.float32)",
+}
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def load_seconds(side: str) -> tuple[float, float]:
+    """Seconds to load, and to load and compute one token, in a fresh process, imports not counted."""
+    script = f"""
+import time, torch
+{LOAD[side]}
+torch.inference_mode().__enter__()
+start = time.perf_counter()
+{OPEN[side]}
+loaded = time.perf_counter()
+model(torch.tensor([[1]]))
+print(loaded - start, time.perf_counter() - start)
+"""
+    lines = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    load, first = lines.splitlines()[-1].split()
+    return float(load), float(first)
+
+
+def weight_products(model):
+    """The matrix-vector products of one decoding step and nothing else: what the memory allows at best."""
+    matrices = [p.clone() for name, p in model.named_parameters() if p.ndim == 2]
+    vectors = {matrix.shape[1]: torch.randn(1, matrix.shape[1]) for matrix in matrices}
+    n_bytes = sum(matrix.nbytes for matrix in matrices)
+    return n_bytes, lambda: [torch.nn.functional.linear(vectors[matrix.shape[1]], matrix) for matrix in matrices]
+
+
+@torch.inference_mode()
+def main():
+    ours, _ = pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+    gguf = assets.fetch("smollm2-135m-instruct")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    ids = torch.randint(1000, 40_000, (1, PREFILL), generator=torch.Generator().manual_seed(0))
+    difference = (ours(ids) - theirs(ids).logits).abs().max()
+    n_bytes, products = weight_products(ours)
+    prompt = ids[:, :PROMPT]
+    # both generate greedily with a cache; neither may stop early
+    sides = {
+        "decode, course_lib": lambda: list(generate(ours, prompt[0].tolist(), NEW_TOKENS)),
+        "decode, transformers": lambda: theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, eos_token_id=None,
+            min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS,
+        ),
+        "prefill, course_lib": lambda: ours(ids),
+        "prefill, transformers": lambda: theirs(ids).logits,
+        "limit": products,
+    }  # fmt: skip
+    for work in sides.values():
+        work()
+    rounds = [{name: seconds(work) for name, work in sides.items()} for _ in range(ROUNDS)]
+
+    def ratio(numerator: str, denominator: str, scale: float = 1.0) -> str:
+        return f"{statistics.median(scale * r[numerator] / r[denominator] for r in rounds):.2f}"
+
+    def median(name: str) -> float:
+        return statistics.median(r[name] for r in rounds)
+
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads, float32"
+    )
+    print(f"largest difference of logits: {difference:.1e}; medians of {ROUNDS} rounds\n")
+    print("| | course_lib | transformers | ratio, round by round |")
+    print("|---|---|---|---|")
+    speeds = [NEW_TOKENS / median(f"decode, {side}") for side in LOAD]
+    print(
+        f"| decode (tokens/s) | {speeds[0]:.1f} | {speeds[1]:.1f} | {ratio('decode, transformers', 'decode, course_lib')} |"
+    )
+    speeds = [PREFILL / median(f"prefill, {side}") for side in LOAD]
+    better = ratio("prefill, transformers", "prefill, course_lib")
+    print(f"| prefill of {PREFILL}, all logits (tokens/s) | {speeds[0]:.0f} | {speeds[1]:.0f} | {better} |")
+    loads = {side: [load_seconds(side) for _ in range(3)] for side in LOAD}
+    for row, index in (("load (s)", 0), ("load and first token (s)", 1)):
+        own, peer = (statistics.median(pair[index] for pair in loads[side]) for side in LOAD)
+        print(f"| {row} | {own:.2f} | {peer:.1f} | {peer / own:.0f} |")
+    bandwidth = n_bytes / median("limit") / 1e9
+    print(
+        f"\nThe machine's limit: {n_bytes / 1e6:.0f} MB of weights at {bandwidth:.1f} GB/s (the bare matrix-vector products"
+    )
+    share = ratio("limit", "decode, course_lib", scale=100 * NEW_TOKENS)
+    print(
+        f"of one token, measured in the same rounds) is {1 / median('limit'):.1f} tokens/s; course_lib reaches {share} % of it."
+    )
+
+
+if __name__ == "__main__":
+    main()

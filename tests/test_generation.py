@@ -1,0 +1,128 @@
+"""Drawing tokens, against transformers' own filters; cached against uncached; streaming; the chat template."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from course_lib.devices import seed_everything
+from course_lib.generation import Sampling, chat_prompt, generate, stream_reply, stream_text
+from course_lib.transformer import TransformerConfig, TransformerLM
+
+CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
+
+
+@pytest.fixture
+def small():
+    seed_everything(0)
+    return TransformerLM(CONFIG).eval()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "warper"),
+    [
+        (Sampling(temperature=0.7), TemperatureLogitsWarper(0.7)),
+        (Sampling(temperature=1.0, top_k=5), TopKLogitsWarper(5)),
+        (Sampling(temperature=1.0, top_p=0.8), TopPLogitsWarper(0.8)),
+        (Sampling(temperature=1.0, top_p=0.01), TopPLogitsWarper(0.01)),
+        (Sampling(temperature=1.0, min_p=0.2), MinPLogitsWarper(0.2)),
+    ],
+)
+def test_filters_equal_transformers(sampling, warper):
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * 3
+    torch.testing.assert_close(sampling.probabilities(logits), warper(None, logits.clone()).softmax(-1))
+
+
+def test_filters_combine_in_transformers_order():
+    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * 3
+    expected = logits.clone()
+    for warper in (TemperatureLogitsWarper(1.5), TopKLogitsWarper(20), TopPLogitsWarper(0.9), MinPLogitsWarper(0.05)):
+        expected = warper(None, expected)
+    sampling = Sampling(temperature=1.5, top_k=20, top_p=0.9, min_p=0.05)
+    torch.testing.assert_close(sampling.probabilities(logits), expected.softmax(-1))
+
+
+def test_draws_follow_the_distribution():
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(3)
+    for _ in range(4000):
+        counts[Sampling(temperature=1.0).draw(logits, generator)] += 1
+    torch.testing.assert_close(counts / 4000, logits.softmax(-1), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"min_p": 1.5}])
+def test_sampling_rejects_nonsense(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(Sampling(), **wrong)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9)], ids=["greedy", "sampled"])
+def test_cached_equals_uncached(small, sampling):
+    runs = [
+        list(generate(small, [3, 1, 4], 10, sampling, generator=torch.Generator().manual_seed(7), cached=cached))
+        for cached in (True, False)
+    ]
+    assert runs[0] == runs[1] and len(runs[0]) == 10
+
+
+def test_greedy_follows_the_argmax(small):
+    ids = [3, 1, 4]
+    for token in generate(small, [3, 1, 4], 5):
+        assert token == int(small(torch.tensor([ids]))[0, -1].argmax())
+        ids.append(token)
+
+
+def test_generation_ends_at_a_stop_id_and_at_the_context(small):
+    tokens = list(generate(small, [3, 1, 4], 100))
+    assert len(tokens) == CONFIG.context_length - 3
+    stopped = list(generate(small, [3, 1, 4], 100, stop_ids=frozenset({tokens[4]})))
+    assert stopped == tokens[: tokens.index(tokens[4])]
+    with pytest.raises(ValueError, match="1 to 16 tokens, not 0"):
+        list(generate(small, [], 5))
+
+
+class Bytes:
+    """A tokenizer with one token a byte, whose ids the fake model below plays back."""
+
+    end_ids = frozenset({0})
+    chat_template = None
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+def test_streaming_holds_back_incomplete_characters(monkeypatch):
+    text = "naïve 👩‍🚀 日本"
+    monkeypatch.setattr("course_lib.generation.generate", lambda *_args, **_kwargs: iter(text.encode()))
+    pieces = list(stream_text(None, Bytes(), "x"))
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert len(pieces) == len(text)
+
+
+def test_streaming_shows_broken_bytes_at_the_end(monkeypatch):
+    monkeypatch.setattr("course_lib.generation.generate", lambda *_args, **_kwargs: iter(b"ok\xe6\x97"))
+    assert "".join(stream_text(None, Bytes(), "x")) == "ok\ufffd"
+
+
+def test_no_chat_template_is_named():
+    with pytest.raises(ValueError, match="no chat template"):
+        chat_prompt(Bytes(), [{"role": "user", "content": "Hi"}])
+
+
+def test_the_real_model_answers(smollm2):
+    model, tokenizer = smollm2
+    messages = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+    assert "Paris" in "".join(stream_reply(model, tokenizer, messages, max_new_tokens=20))
+
+
+def test_a_reply_ends_with_the_turn(smollm2):
+    model, tokenizer = smollm2
+    messages = [{"role": "user", "content": "Say hello."}]
+    reply = "".join(stream_reply(model, tokenizer, messages, max_new_tokens=60))
+    assert reply and "<|im_end|>" not in reply

@@ -1,0 +1,97 @@
+"""What nbval lets through: order, cleared outputs, stderr, pictures without numbers, exercise cells, bulk.
+
+nbval itself runs over `notebooks/` in the same pytest call and compares the stored outputs.
+"""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from store_notebooks import NOTEBOOKS, WIDGET_VIEW, exercise_of, run
+
+from course_lib.exercises import find
+
+PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def mime_types(cell: nbformat.NotebookNode) -> set[str]:
+    return {mime for output in cell.outputs for mime in output.get("data", {"stream": ""})} - {WIDGET_VIEW}
+
+
+def texts(cell: nbformat.NotebookNode) -> str:
+    data = [output.get("data", {}) for output in cell.outputs]
+    return "\n".join(
+        [output.get("text", "") for output in cell.outputs]
+        + [text for mimes in data for mime, text in mimes.items() if mime.startswith("text/")]
+    )
+
+
+@PATHS
+def test_run_in_order_from_a_fresh_kernel(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@PATHS
+def test_stored_outputs_are_clean(path):
+    for cell in code_cells(path):
+        assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source
+        assert not any(WIDGET_VIEW in output.get("data", {}) for output in cell.outputs), cell.source
+        for pattern in (ADDRESS, MACHINE_PATH):
+            assert not pattern.search(texts(cell)), cell.source
+
+
+@PATHS
+def test_every_pictures_numbers_are_asserted_beside_it(path):
+    cells = code_cells(path)
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        if "image/png" in mime_types(cell) and "text/plain" in mime_types(cell) and "Explorer" not in cell.source:
+            beside = cell.source + (following.source if following else "")
+            assert "assert" in beside, f"a picture whose numbers no cell checks:\n{cell.source}"
+
+
+@PATHS
+def test_every_prediction_is_revealed_later(path):
+    source = "\n".join(cell.source for cell in code_cells(path))
+    asked = re.findall(r"^(\w+) = Predict\(", source, re.MULTILINE)
+    assert len(asked) >= 4
+    for name in asked:
+        assert source.index(f"{name} = Predict(") < source.index(f"{name}.reveal("), name
+
+
+@PATHS
+def test_cells_are_short_and_the_file_is_small(path):
+    for cell in code_cells(path):
+        assert len(cell.source.splitlines()) <= 22, cell.source  # fifteen lines of code, with comments and blank lines
+    assert path.stat().st_size < 1.5 * 2**20
+
+
+@PATHS
+def test_exercise_cells_hold_the_registrys_stubs(path):
+    cells = [cell for cell in code_cells(path) if exercise_of(cell)]
+    assert len(cells) >= 4
+    for cell in cells:
+        assert cell.source == find(exercise_of(cell)).stub.strip(), "run `make notebooks`, or mend the registry"
+
+
+@PATHS
+def test_with_all_solutions_it_runs_whole_and_every_check_passes(path):
+    notebook = nbformat.read(path, as_version=4)
+    stored = [mime_types(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in notebook.cells:
+        if exercise_of(cell):
+            cell.source = find(exercise_of(cell)).solution
+    ran = [cell for cell in run(notebook).cells if cell.cell_type == "code"]
+    checks = [texts(cell) for cell in ran if cell.source.startswith("check(")]
+    assert checks and all(re.fullmatch(r"Exercise \d\d\.\d: passed", text.strip()) for text in checks), checks
+    for cell, mimes in zip(ran, stored, strict=True):
+        assert mime_types(cell) == mimes, f"stored without its output, or with one it no longer has:\n{cell.source}"
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source

@@ -1,0 +1,80 @@
+"""The visual language: one set of values for matplotlib and CSS; figures with the orientation that the course promises."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from course_lib import plots
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    matplotlib.use("agg")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield
+    plt.close("all")
+
+
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """Relative luminance of sRGB colours 0…255, as WCAG 2 defines it."""
+    share = np.asarray(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_the_ramp_goes_from_light_to_dark_and_back_on_a_dark_theme():
+    light, dark = plots.attention_ramp("light"), plots.attention_ramp("dark")
+    assert light.shape == (256, 3) and light.dtype == np.uint8
+    assert (np.diff(luminance(light)) < 1e-3).all() and luminance(light)[0] > 0.9 and luminance(light)[-1] < 0.01
+    assert (light[::-1] == dark).all()
+    with pytest.raises(ValueError, match="dark"):
+        plots.attention_ramp("blue")
+
+
+@pytest.mark.parametrize(("theme", "background"), [("light", (255, 255, 255)), ("dark", (17, 17, 17))])
+def test_every_role_stands_out_from_its_background(theme, background):
+    for role, colour in plots.PALETTE[theme].items():
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        low, high = sorted((luminance(rgb), luminance(background)))
+        assert (high + 0.05) / (low + 0.05) >= 4, (theme, role)
+
+
+def test_css_holds_the_palette():
+    sheet = plots.css_variables()
+    for roles in plots.PALETTE.values():
+        for role, colour in roles.items():
+            assert f"--course-{role}: {colour};" in sheet
+
+
+def test_chips_show_whitespace():
+    assert plots.chip(" the\n\t") == "·the⏎⇥"
+
+
+def test_token_chips_escape_html():
+    html = plots.show_tokens([" <b>", "&"], [5, 6]).data
+    assert "·&lt;b&gt;" in html and "&amp;" in html and 'title="id 5, position 0"' in html
+
+
+def test_matrix_has_position_0_top_left_and_keys_across():
+    weights = np.array([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0]])
+    plots.show_matrix(weights, ["a", "b"], ["x", "y", "z"])
+    ax = plt.gcf().axes[0]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1] and ax.get_xlim()[0] < ax.get_xlim()[1]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y", "z"]
+    assert [text.get_text() for text in ax.texts] == ["1", "0", "0", "0.25", "0.75", "0"]
+    with pytest.raises(ValueError, match="3 queries"):
+        plots.show_matrix(weights, ["a", "b", "c"])
+
+
+def test_heads_have_layer_0_at_the_bottom():
+    plots.show_heads(np.zeros((4, 3)), title="")
+    ax = plt.gcf().axes[0]
+    assert ax.get_ylim()[0] < ax.get_ylim()[1]
+
+
+def test_curves_carry_their_numbers_and_two_cues():
+    plots.show_curves([1, 2, 4], {"a": [1, 2, 3], "b": [3, 2, 1]}, xlabel="x", ylabel="y", log_x=True, level=(2, "two"))
+    first, second = plt.gcf().axes[0].lines[:2]
+    assert list(first.get_ydata()) == [1, 2, 3]
+    assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
