@@ -104,7 +104,8 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text's character {error.start} is {text[error.start]!a}, a lone surrogate: half of a UTF-16 pair, "
-                "which has no UTF-8 bytes; mend the text with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+                "which has no UTF-8 bytes; mend the text with "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             ) from None
         ids = []
         for i, part in enumerate(self._special.split(text)):
