@@ -4,11 +4,13 @@ Every model in the course runs on whatever `pick_device` returns: the same cell 
 """
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-__all__ = ["pick_device", "pick_dtype", "seed_everything", "synchronize"]
+__all__ = ["pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize"]
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -40,3 +42,18 @@ def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished what it was given: a GPU's work is queued, so a clock read without this lies."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Within the block, compute on one CPU thread.
+
+    Models of a few thousand weights gain nothing from a second one, and on a busy machine (thirty learners on a hub, say)
+    threads that wait for each other at every tiny product take many times longer: 80 s against 5 s was seen.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

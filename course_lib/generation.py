@@ -58,7 +58,7 @@ class Sampling:
         return scores.softmax(dim=-1)
 
     def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
-        """Return a token id drawn from `logits` (vocab,); `generator` lives on the CPU, so that a seed means the same anywhere."""
+        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere."""
         if self.temperature == 0:
             return int(logits.argmax())
         return int(torch.multinomial(self.probabilities(logits).cpu(), 1, generator=generator))

@@ -188,7 +188,9 @@ class TransformerLM(nn.Module):
 
 
 def _embedding(n: int, d_model: int) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(torch.empty(n, d_model), freeze=False)  # filled by _initialise, once and not twice
+    return nn.Embedding.from_pretrained(
+        torch.empty(n, d_model), freeze=False
+    )  # filled by _initialise, once and not twice
 
 
 def _norm(config: TransformerConfig) -> nn.Module:

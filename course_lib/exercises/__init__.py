@@ -1,0 +1,16 @@
+"""The exercises of every lesson: stub, solution, check, hints, and the mistakes that are known by what they do."""
+
+from course_lib.exercises import lesson_01
+from course_lib.exercises.registry import Exercise, Mistake, Outcome
+
+__all__ = ["EXERCISES", "Exercise", "Mistake", "Outcome", "find"]
+
+EXERCISES = {exercise.id: exercise for lesson in (lesson_01,) for exercise in lesson.EXERCISES}
+"""Exercise id -> exercise, in the order of the course."""
+
+
+def find(exercise_id: str) -> Exercise:
+    """Return the exercise with the id `exercise_id`, such as "01.3"; ValueError if there is none."""
+    if exercise_id not in EXERCISES:
+        raise ValueError(f"there is no exercise {exercise_id!r}; there are {', '.join(EXERCISES)}")
+    return EXERCISES[exercise_id]

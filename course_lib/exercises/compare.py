@@ -1,0 +1,102 @@
+"""What an answer gave: run it safely, and say where it first differs from what was wanted."""
+
+import copy
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+__all__ = ["Difference", "Raised", "call", "first_difference"]
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception as a result: two are equal if they are of one kind with one message, wherever they were raised."""
+
+    kind: str
+    message: str
+    line: str = field(compare=False)  # the learner's own line, "line 4: `scores = q @ k`", or "" where it is not known
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two results part: `what` is a sentence, `got` and `wanted` are the two sides as text."""
+
+    what: str
+    got: str
+    wanted: str
+
+
+def call(function: Callable, arguments: tuple) -> object:
+    """Return what `function` returns for a copy of `arguments`, or what it raised as a `Raised`."""
+    try:
+        return function(*copy.deepcopy(arguments))
+    except Exception as error:
+        return Raised(type(error).__name__, str(error), _line(error, function))
+
+
+def first_difference(got: object, wanted: object, names: tuple[str, ...], tolerance: float) -> Difference | None:
+    """Return where `got` first differs from `wanted` by more than the relative `tolerance`, or None.
+
+    `names` are what the learner calls the results: one for a single result, several for a tuple. NaN equals NaN.
+    """
+    if isinstance(wanted, tuple):
+        if not isinstance(got, tuple | list) or len(got) != len(wanted):
+            return Difference(f"It should return {len(wanted)} things", describe(got), f"({', '.join(names)})")
+        parts = zip(got, wanted, names, strict=True)
+        return next((d for g, w, name in parts if (d := first_difference(g, w, (name,), tolerance))), None)
+    if isinstance(wanted, Tensor):
+        return _tensor_difference(got, wanted, names[0], tolerance)
+    if isinstance(wanted, Real):
+        got = _as_number(got)
+        if not isinstance(got, Real):
+            return Difference(f"`{names[0]}` should be a number", describe(got), "a number")
+        wanted, got = (torch.tensor(number, dtype=torch.float64) for number in (wanted, got))
+        return _tensor_difference(got, wanted, names[0], tolerance)
+    return None if got == wanted else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
+
+
+def describe(value: object) -> str:
+    """Say in a few words what `value` is."""
+    if isinstance(value, Tensor):
+        return f"a tensor {_shape(value)}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(describe, value))})"
+    if isinstance(value, list):
+        return f"a list of length {len(value)}"
+    if value is None or isinstance(value, Real):
+        return str(value)
+    return f"a value of type {type(value).__name__}"
+
+
+def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float) -> Difference | None:
+    if not isinstance(got, Tensor):
+        return Difference(f"`{name}` should be a tensor", describe(got), describe(wanted))
+    if got.shape != wanted.shape:
+        return Difference(f"`{name}` has the wrong shape", _shape(got), _shape(wanted))
+    if (got.dtype == torch.bool) != (wanted.dtype == torch.bool):
+        return Difference(f"`{name}` has the wrong dtype", str(got.dtype), str(wanted.dtype))
+    got, wanted = (tensor.detach().cpu().double() for tensor in (got, wanted))
+    same = torch.isclose(got, wanted, rtol=tolerance, atol=1e-6, equal_nan=True)
+    if same.all():
+        return None
+    place = tuple((~same).nonzero()[0].tolist())
+    entry = f"{name}[{', '.join(map(str, place))}]" if place else name
+    return Difference(f"`{entry}` is wrong", f"{got[place].item():.4g}", f"{wanted[place].item():.4g}")
+
+
+def _as_number(value: object) -> object:
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"of shape {tuple(tensor.shape)}"
+
+
+def _line(error: Exception, function: Callable) -> str:
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"line {own[-1].lineno}: `{own[-1].line}`" if own else ""

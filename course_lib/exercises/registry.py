@@ -1,0 +1,141 @@
+"""What an exercise is, and how an answer to it is checked.
+
+An answer is judged by what it does, never by how it is written. It is run on fresh random inputs beside an independent
+computation; when it is wrong, it is compared with every known wrong version of the exercise, and whoever gives the same
+wrong results gets the hint for that misconception.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from course_lib.exercises.compare import Difference, Raised, call, first_difference
+
+__all__ = ["Exercise", "Mistake", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A known wrong version of an answer, and the hint that names its misconception and where to read again."""
+
+    source: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found: `message` says it in words; `got` and `wanted`, where there are any, show the two sides."""
+
+    status: Literal["passed", "wrong", "error", "not attempted"]
+    message: str
+    got: str = ""
+    wanted: str = ""
+
+
+def no_inputs(generator: torch.Generator) -> list[tuple]:
+    """Return the inputs of an exercise that asks for a value, not for a function: one case without arguments."""
+    return [()]
+
+
+def no_names() -> dict[str, object]:
+    """Return the names that sources may use beside `torch`, `math` and `F`: none."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: what the learner sees, what is right, and what is known to go wrong.
+
+    `stub` and `solution` are the source of the cell, which defines `answer`: a function, or a value to put in. `inputs`
+    makes the argument tuples, afresh for every check and with no two sizes equal, so that a swapped axis cannot hide;
+    `expected` computes what is right for them by another road than the solution. `results` names what the answer returns.
+    """
+
+    id: str
+    kind: Literal["trace", "repair", "write", "why"]
+    title: str
+    section: str
+    answer: str
+    stub: str
+    solution: str
+    why: str
+    hints: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    expected: Callable
+    results: tuple[str, ...]
+    inputs: Callable[[torch.Generator], list[tuple]] = no_inputs
+    names: Callable[[], dict[str, object]] = no_names
+    tolerance: float = 1e-4
+
+    def check(self, answer: object, generator: torch.Generator | None = None) -> Outcome:
+        """Judge `answer`, the learner's function or value, on inputs drawn from `generator` (by default a fresh one)."""
+        if _blank(answer):
+            return Outcome("not attempted", f"Put your answer in the place of the `...` in `{self.answer}`.")
+        cases = self.inputs(generator or _fresh())
+        if cases != [()] and not callable(answer):
+            return Outcome("wrong", f"Give the function itself, without calling it: check({self.id!r}, {self.answer}).")
+        results = _run(answer, cases)
+        expected = [self.expected(*arguments) for arguments in cases]
+        if self._same(results, expected):
+            return Outcome("passed", "")
+        if all(map(_blank, results)):
+            return Outcome(
+                "not attempted", f"`{self.answer}` returns nothing yet. If it is written, where is its `return`?"
+            )
+        if cases != [()] and self._same(results, _run(self.run(self.stub), cases)):
+            return Outcome("not attempted", f"`{self.answer}` still does what it did. Find the bug, and mend it.")
+        for mistake in self.mistakes:
+            if self._same(results, _run(self.run(mistake.source), cases)):
+                return Outcome("wrong", f"{mistake.hint} Read again: {self.section}.")
+        return next(filter(None, map(self._report, results, expected, cases)))
+
+    def run(self, source: str) -> object:
+        """Return the answer that the cell `source` of this exercise defines."""
+        namespace = {"torch": torch, "math": math, "F": F, **self.names()}
+        exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
+        return namespace[self.answer]
+
+    def _same(self, results: Sequence, others: Sequence) -> bool:
+        return not any(map(self._difference, results, others))
+
+    def _difference(self, got: object, wanted: object) -> Difference | None:
+        return first_difference(got, wanted, self.results, self.tolerance)
+
+    def _report(self, result: object, expected: object, arguments: tuple) -> Outcome | None:
+        """Say what is wrong with one result; None if nothing is."""
+        difference = self._difference(result, expected)
+        if difference is None:
+            return None
+        if not arguments:  # a value: to show the one that is wanted would be to tell the answer
+            return Outcome("wrong", f"{difference.what}. Read again: {self.section}.", difference.got)
+        inputs = f"The inputs were {self._describe(arguments)}."
+        if isinstance(result, Raised):
+            stopped = f"Your code stopped at {result.line}" if result.line else "Your code stopped."
+            return Outcome("error", f"{stopped}\n{result.kind}: {result.message}\n{inputs}")
+        return Outcome("wrong", f"{difference.what}.\n{inputs}", difference.got, difference.wanted)
+
+    def _describe(self, arguments: tuple) -> str:
+        return ", ".join(
+            f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{name} = {value}"
+            for name, value in zip(signature(self.expected).parameters, arguments, strict=True)
+        )
+
+
+def _run(answer: object, cases: Sequence[tuple]) -> list:
+    return [call(answer, arguments) if arguments else answer for arguments in cases]
+
+
+def _blank(result: object) -> bool:
+    return result is None or result is ...
+
+
+def _fresh() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator

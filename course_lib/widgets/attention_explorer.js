@@ -1,0 +1,488 @@
+// The browser's half of AttentionExplorer. The kernel's half says what `result` holds; here it is drawn and driven.
+// Whatever is a token's text goes through textContent or fillText, never through innerHTML.
+
+const GRID = { height: 600, width: 270, smallest: 14, largest: 44 }; // CSS pixels: all heads, and one of them
+const KERNEL_GONE = "The kernel is not running: run the cell again to bring the model back.";
+
+export default { render };
+
+function render({ model, el }) {
+  const root = node("div", { className: "course-widget attention-explorer" });
+  keepKeys(root);
+  const explorer = openExplorer(model, el);
+  const panels = [promptPanel, gridPanel, headPanel, nextPanel].map((panel) => panel(explorer));
+  root.append(node("div", { className: "panels" }, ...panels.map((panel) => panel.element)));
+  el.append(root);
+
+  explorer.draw = () => panels.forEach((panel) => panel.draw());
+  const changes = "change:result change:off change:text change:layer change:head";
+  model.on(changes, explorer.draw);
+  const themes = new MutationObserver(explorer.draw);
+  themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  const sizes = new ResizeObserver(explorer.draw);
+  sizes.observe(root);
+  return () => {
+    explorer.close();
+    model.off(changes, explorer.draw);
+    themes.disconnect();
+    sizes.disconnect();
+  };
+}
+
+// ---- What all panels share: the chosen head, the maps, and the line to the kernel ----
+
+function openExplorer(model, el) {
+  const maps = new Map(); // "layer,head" -> the whole map, fetched when it is first looked at
+  let fetching = null;
+  let running = null; // the {text, off} that the kernel is working on
+  let waiting = null; // the newest {text, off} wanted meanwhile: it replaces any older one
+  let watch = null;
+
+  const explorer = {
+    result: () => model.get("result"),
+    layer: () => model.get("layer"),
+    head: () => model.get("head"),
+    text: () => model.get("text"),
+    off: () => (waiting ?? running)?.off ?? model.get("off"),
+    isOff: (layer, head) => explorer.off().some(([l, h]) => l === layer && h === head),
+    progress: null,
+    error: "",
+    draw: () => {},
+    announce: () => {},
+
+    select(layer, head) {
+      model.set({ layer, head });
+      model.save_changes();
+      explorer.announce(`layer ${layer}, head ${head}${explorer.isOff(layer, head) ? ", off" : ""}`);
+    },
+
+    toggle(layer, head) {
+      const others = explorer.off().filter(([l, h]) => l !== layer || h !== head);
+      explorer.run({ off: explorer.isOff(layer, head) ? others : [...others, [layer, head]] });
+    },
+
+    run(change) {
+      waiting = { ...(waiting ?? running ?? { text: model.get("text"), off: model.get("off") }), ...change };
+      if (!running) start();
+      explorer.draw();
+    },
+
+    // The chosen head's map: whole if it is here, else pooled, with the whole one on its way.
+    map() {
+      const { tokens, side, heads, thumbnails } = explorer.result();
+      const [layer, head] = [explorer.layer(), explorer.head()];
+      const whole = maps.get(`${layer},${head}`);
+      if (whole) return { bytes: whole, side: tokens.length, whole: true };
+      const bytes = octets(thumbnails).subarray((layer * heads + head) * side * side).subarray(0, side * side);
+      if (side < tokens.length && !fetching) {
+        fetching = `${layer},${head}`;
+        model.send({ type: "map", layer, head });
+      }
+      return { bytes, side, whole: side === tokens.length };
+    },
+
+    ramp() {
+      const isDark = document.body.dataset.jpThemeLight === "false";
+      return octets(model.get("ramps")).subarray(isDark ? 768 : 0, isDark ? 1536 : 768);
+    },
+
+    close() {
+      clearInterval(watch);
+      model.off("msg:custom", receive);
+      model.off("change:result", forget);
+    },
+  };
+
+  function start() {
+    explorer.error = "";
+    [running, waiting] = [waiting, null];
+    if (kernelIsGone()) return stop(KERNEL_GONE);
+    explorer.progress = { done: 0, total: explorer.result().layers };
+    watch = setInterval(() => kernelIsGone() && stop(KERNEL_GONE), 500);
+    model.send({ type: "run", ...running });
+  }
+
+  function stop(error = "") {
+    clearInterval(watch);
+    running = explorer.progress = null;
+    explorer.error = error;
+    if (error) waiting = null;
+    if (waiting) start();
+    explorer.draw();
+  }
+
+  // A restarted kernel knows no widgets; a kernel shut down or cut off answers nothing.
+  function kernelIsGone() {
+    const kernel = model.widget_manager?.kernel;
+    if (el.closest(".jupyter-widgets-disconnected") || kernel === null) return true;
+    return kernel !== undefined && (kernel.isDisposed || kernel.status === "dead" || kernel.connectionStatus === "disconnected");
+  }
+
+  function receive(message, buffers) {
+    if (message.type === "map") {
+      maps.set(`${message.layer},${message.head}`, octets(buffers[0]));
+      fetching = null;
+      explorer.draw();
+    }
+    if (message.type === "progress") {
+      explorer.progress = message;
+      explorer.draw();
+    }
+    if (message.type === "done") stop();
+    if (message.type === "error") stop(message.message);
+  }
+
+  function forget() {
+    maps.clear();
+    fetching = null;
+  }
+
+  model.on("msg:custom", receive);
+  model.on("change:result", forget);
+  return explorer;
+}
+
+// ---- The text, how far the model is, and what went wrong ----
+
+function promptPanel(explorer) {
+  const input = node("input", { type: "text", value: explorer.text(), ariaLabel: "Text for the model", spellcheck: false });
+  const button = node("button", { className: "primary", textContent: "Run" });
+  const bar = node("progress", { ariaLabel: "Layers done" });
+  const status = node("p", { className: "muted", role: "status" });
+  const error = node("p", { className: "error", role: "alert" });
+  const live = node("p", { className: "unseen", ariaLive: "polite" });
+  const form = node("form", {}, input, button);
+  const element = node("section", { className: "prompt" }, form, bar, node("div", {}, error, status), live);
+  let shownText = explorer.text();
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    explorer.run({ text: input.value });
+  });
+  explorer.announce = (text) => (live.textContent = text);
+
+  const draw = soon(() => {
+    const { layers, heads, tokens } = explorer.result();
+    const { progress } = explorer;
+    if (shownText !== explorer.text()) input.value = shownText = explorer.text();
+    bar.style.visibility = progress ? "visible" : "hidden";
+    bar.max = progress?.total ?? 1;
+    bar.value = progress?.done ?? 0;
+    error.textContent = explorer.error;
+    status.textContent = progress ? progressText(progress) : `${layers} layers × ${heads} heads, ${tokens.length} tokens`;
+    status.hidden = explorer.error !== "";
+  });
+  return { element, draw };
+}
+
+function progressText({ done, total }) {
+  return done ? `Running the model: layer ${done} of ${total}` : "Waiting for the kernel …";
+}
+
+// ---- All heads, layer 0 at the bottom ----
+
+function gridPanel(explorer) {
+  const canvas = node("canvas", { ariaHidden: "true" });
+  const grid = node("div", { role: "grid", ariaLabel: "Attention heads by layer, layer 0 at the bottom" });
+  const frame = node("div", { className: "heads" }, node("div", { className: "corner", textContent: "layer" }), canvas, grid);
+  const hint = node("p", { className: "muted hint", textContent: "Arrow keys choose a head, Space switches it off." });
+  const element = node("section", { className: "all" }, node("h3", { textContent: "All heads" }), frame, hint);
+  let cells = [];
+
+  function build({ layers, heads }) {
+    const header = node("div", { role: "row" }, node("span", { role: "columnheader", className: "corner", textContent: "head" }));
+    cells = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => cell(layer, head)));
+    const rows = cells.map((row, layer) => node("div", { role: "row" }, node("span", { role: "rowheader", textContent: layer }), ...row));
+    for (let head = 0; head < heads; head++) header.append(node("span", { role: "columnheader", textContent: head }));
+    grid.replaceChildren(...rows.reverse(), header);
+  }
+
+  function cell(layer, head) {
+    const element = node("div", { role: "gridcell", title: `layer ${layer}, head ${head}` });
+    element.addEventListener("click", () => go(layer, head));
+    return element;
+  }
+
+  function go(layer, head) {
+    explorer.select(layer, head);
+    cells[layer][head].tabIndex = 0;
+    cells[layer][head].focus();
+  }
+
+  grid.addEventListener("keydown", (event) => {
+    const { layers, heads } = explorer.result();
+    const [layer, head] = [explorer.layer(), explorer.head()];
+    const move = {
+      ArrowUp: [layer + 1, head],
+      ArrowDown: [layer - 1, head],
+      ArrowRight: [layer, head + 1],
+      ArrowLeft: [layer, head - 1],
+      Home: [layer, 0],
+      End: [layer, heads - 1],
+      PageUp: [layers - 1, head],
+      PageDown: [0, head],
+    }[event.key];
+    if (!move && event.key !== " ") return;
+    event.preventDefault();
+    if (!move) return explorer.toggle(layer, head);
+    go(clamp(move[0], 0, layers - 1), clamp(move[1], 0, heads - 1));
+  });
+
+  const draw = soon(() => {
+    const result = explorer.result();
+    const { layers, heads, side } = result;
+    if (cells.length !== layers || cells[0].length !== heads) build(result);
+    const pitch = clamp(Math.floor(Math.min(GRID.height / layers, GRID.width / heads)), GRID.smallest, GRID.largest);
+    frame.style.setProperty("--pitch", `${pitch}px`);
+    const every = Math.ceil(22 / pitch); // as many row numbers as have room
+    grid.querySelectorAll("[role=rowheader]").forEach((header, row) => {
+      const layer = layers - 1 - row;
+      header.classList.toggle("chosen", layer === explorer.layer());
+      header.classList.toggle("blank", layer % Math.max(every, layers > 12 ? 5 : 1) !== 0 && layer !== explorer.layer());
+    });
+    grid.querySelectorAll("[role=columnheader]:not(.corner)").forEach((header, head) => {
+      header.classList.toggle("chosen", head === explorer.head());
+    });
+
+    const ctx = fit(canvas, heads * pitch, layers * pitch);
+    const pixel = devicePixelRatio;
+    const size = Math.round((pitch - 2) * pixel);
+    const thumbnails = octets(result.thumbnails);
+    const ramp = explorer.ramp();
+    const look = lookOf(canvas);
+    cells.forEach((row, layer) => row.forEach((element, head) => {
+      const isChosen = layer === explorer.layer() && head === explorer.head();
+      const isOff = explorer.isOff(layer, head);
+      element.tabIndex = isChosen ? 0 : -1;
+      element.ariaSelected = String(isChosen);
+      element.ariaLabel = `layer ${layer}, head ${head}${isOff ? ", off" : ""}`;
+      const start = (layer * heads + head) * side * side;
+      const [x, y] = [head * pitch + 1, (layers - 1 - layer) * pitch + 1];
+      ctx.putImageData(paint(thumbnails.subarray(start, start + side * side), side, size, ramp), x * pixel, y * pixel);
+      if (isOff) strike(ctx, x, y, pitch - 2, look);
+    }));
+  });
+  return { element, draw };
+}
+
+// An off head is veiled and crossed out, so that colour alone need not tell.
+function strike(ctx, x, y, size, { paper, ink }) {
+  ctx.globalAlpha = 0.7;
+  ctx.fillStyle = paper;
+  ctx.fillRect(x, y, size, size);
+  ctx.globalAlpha = 1;
+  ctx.strokeStyle = ink;
+  ctx.lineWidth = 1.5;
+  ctx.beginPath();
+  ctx.moveTo(x + 2, y + 2);
+  ctx.lineTo(x + size - 2, y + size - 2);
+  ctx.moveTo(x + size - 2, y + 2);
+  ctx.lineTo(x + 2, y + size - 2);
+  ctx.stroke();
+}
+
+// ---- The chosen head, as a matrix or as arcs ----
+
+function headPanel(explorer) {
+  const views = [matrixView, arcView];
+  const title = node("h3");
+  const buttons = views.map(({ name }) => node("button", { type: "button", textContent: name }));
+  const power = node("button", { type: "button", className: "switch", role: "switch" });
+  const modes = node("div", { className: "modes", role: "group", ariaLabel: "View" }, ...buttons);
+  const canvas = node("canvas", { tabIndex: 0, role: "application" });
+  const spacer = node("div");
+  const stage = node("div", { className: "stage" }, canvas, spacer);
+  const readout = node("div", { className: "readout" });
+  const scale = node("div", { className: "scale" });
+  const legend = node("div", { className: "legend" }, node("span", { textContent: "attention weight" }), "0", scale, "1");
+  const element = node("section", { className: "one" }, node("header", {}, title, power, modes), stage, legend, readout);
+  const focus = { active: null, pins: null };
+  let view = matrixView;
+  let pick = () => null; // the last drawing's answer to: which token is at (x, y)?
+  let tokens = null;
+
+  function clear() {
+    Object.assign(focus, { active: null, pins: { query: new Set(), key: new Set() } });
+  }
+
+  function aim(active) {
+    focus.active = active;
+    draw();
+  }
+
+  function pin({ query, key }) {
+    const [role, index] = query === undefined ? ["key", key] : ["query", query];
+    const pins = focus.pins[role];
+    if (!pins.delete(index)) pins.add(index);
+    explorer.announce(`${role} ${JSON.stringify(tokens[index].piece)} ${pins.has(index) ? "pinned" : "no longer pinned"}`);
+    draw();
+  }
+
+  buttons.forEach((button, index) => button.addEventListener("click", () => {
+    view = views[index];
+    stage.scrollTop = 0;
+    aim(null);
+  }));
+  power.addEventListener("click", () => explorer.toggle(explorer.layer(), explorer.head()));
+  stage.addEventListener("scroll", () => draw());
+  canvas.addEventListener("pointermove", (event) => aim(pick(event.offsetX, event.offsetY)));
+  canvas.addEventListener("pointerleave", () => aim(null));
+  canvas.addEventListener("click", () => focus.active && pin(focus.active));
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!step && !["Enter", " ", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    if (step) return walk(...step);
+    if (event.key === "Escape") clear();
+    else if (focus.active) pin(focus.active);
+    draw();
+  });
+
+  function walk(down, right) {
+    const last = tokens.length - 1;
+    aim(focus.active ? view.move(focus.active, down, right, last) : view.start(last));
+    if (view === arcView) {
+      const row = (focus.active.query ?? focus.active.key) * ROW;
+      stage.scrollTop = clamp(stage.scrollTop, row + TITLE + ROW - stage.clientHeight, row);
+    }
+    explorer.announce(spoken(explorer, focus.active));
+  }
+
+  const draw = soon(() => {
+    if (stage.clientWidth === 0) return; // not on the page yet, or in a hidden tab
+    if (tokens !== explorer.result().tokens) clear();
+    tokens = explorer.result().tokens;
+    const [layer, head] = [explorer.layer(), explorer.head()];
+    const isOn = !explorer.isOff(layer, head);
+    title.textContent = `Layer ${layer}, head ${head}`;
+    Object.assign(power, { textContent: isOn ? "on" : "off", ariaChecked: String(isOn), ariaLabel: `Layer ${layer}, head ${head}` });
+    buttons.forEach((button, index) => (button.ariaPressed = String(view === views[index])));
+    canvas.ariaLabel = `Layer ${layer}, head ${head}. ${view.label}`;
+    const look = lookOf(stage);
+    const ramp = explorer.ramp();
+    const stops = [0, 64, 128, 192, 255].map((weight) => `rgb(${ramp.subarray(3 * weight, 3 * weight + 3)})`);
+    scale.style.background = view === matrixView ? `linear-gradient(to right, ${stops})` : "";
+    scale.classList.toggle("wedge", view === arcView); // an arc tells its weight by its width
+    const height = parseFloat(getComputedStyle(stage).getPropertyValue("--stage-height"));
+    const room = { width: stage.clientWidth - 2, height };
+    const map = explorer.map();
+    spacer.style.height = view === arcView ? `${Math.max(0, TITLE + tokens.length * ROW - room.height)}px` : 0;
+    pick = view.draw({ canvas, room, scroll: stage.scrollTop, tokens, map, ramp, look, focus });
+    readout.replaceChildren(...readoutOf(tokens, map, focus.active));
+  });
+  return { element, draw };
+}
+
+function readoutOf(tokens, map, active) {
+  if (!map.whole) return [node("span", { className: "muted", textContent: "Fetching the whole map …" })];
+  if (!active) return [node("span", { className: "muted", textContent: "Point at a token, or use the arrow keys. Click or Enter pins." })];
+  const { query, key } = active;
+  const weight = (q, k) => (map.bytes[q * map.side + k] / 255).toFixed(2);
+  const named = (role, index) => [
+    node("span", { className: role, textContent: role }),
+    tokenChip(tokens[index]),
+    node("span", { className: "muted", textContent: `position ${index}, id ${tokens[index].id}` }),
+  ];
+  if (query !== undefined && key !== undefined) {
+    const text = key > query ? "masked: a key after its query" : `weight ${weight(query, key)}`;
+    return [node("div", {}, ...named("query", query)), node("div", {}, ...named("key", key), node("b", { textContent: text }))];
+  }
+  const isQuery = query !== undefined;
+  const of = (other) => (isQuery ? [query, other] : [other, key]);
+  const others = ranked(map, active).slice(0, 3);
+  return [
+    node("div", {}, ...named(isQuery ? "query" : "key", query ?? key)),
+    node("div", {}, isQuery ? "attends most to" : "gets most from", ...others.flatMap((other) => [
+      tokenChip(tokens[other]),
+      node("span", { className: "muted", textContent: `at ${other}` }),
+      node("b", { textContent: weight(...of(other)) }),
+    ])),
+  ];
+}
+
+// The tokens at the other end of the strongest arcs, strongest first.
+function ranked(map, { query, key }) {
+  const isQuery = query !== undefined;
+  const others = Array.from({ length: isQuery ? query + 1 : map.side - key }, (_, index) => (isQuery ? index : key + index));
+  const weight = (other) => map.bytes[isQuery ? query * map.side + other : other * map.side + key];
+  return others.sort((a, b) => weight(b) - weight(a));
+}
+
+function spoken(explorer, active) {
+  const { tokens } = explorer.result();
+  const map = explorer.map();
+  const piece = (index) => JSON.stringify(tokens[index].piece);
+  const weight = (query, key) => (map.bytes[query * map.side + key] / 255).toFixed(2);
+  const place = `layer ${explorer.layer()} head ${explorer.head()}:`;
+  if (!map.whole) return `${place} fetching the whole map`;
+  const { query, key } = active;
+  if (query !== undefined && key > query) return `${place} query ${piece(query)}, key ${piece(key)}, masked`;
+  if (query !== undefined && key !== undefined) return `${place} query ${piece(query)}, key ${piece(key)}, weight ${weight(query, key)}`;
+  const [other] = ranked(map, active);
+  if (key === undefined) return `${place} query ${piece(query)} attends most to ${piece(other)} ${weight(query, other)}`;
+  return `${place} key ${piece(key)} gets most from ${piece(other)} ${weight(other, key)}`;
+}
+
+// ---- The next token, now and with all heads on ----
+
+function nextPanel(explorer) {
+  const now = node("span", { className: "sample now", textContent: "now" });
+  const before = node("span", { className: "sample before", textContent: "all heads on" });
+  const samples = node("p", { className: "samples" }, now, before);
+  const list = node("ol");
+  const limit = node("span");
+  const axis = node("div", { className: "axis muted" }, node("span", { textContent: "0" }), "probability", limit);
+  const off = node("div", { className: "switched" });
+  const restore = node("button", { type: "button", textContent: "Switch all back on" });
+  restore.addEventListener("click", () => explorer.run({ off: [] }));
+  const odds = node("div", { className: "odds" }, node("h3", { textContent: "Next token" }), samples, list, axis);
+  const switches = node("div", {}, node("h3", { textContent: "Heads off" }), off, restore);
+  const element = node("section", { className: "next" }, odds, switches);
+
+  // Rows are kept and only restyled, so that a bar moves from its old length to its new one.
+  const rows = [];
+  function newRow() {
+    const parts = {
+      chip: node("span", { className: "chip" }),
+      now: node("i", { className: "now" }),
+      before: node("i", { className: "before" }),
+      value: node("b"),
+    };
+    const element = node("li", {}, parts.chip, node("span", { className: "track" }, parts.now, parts.before), parts.value);
+    return { ...parts, element };
+  }
+
+  const draw = soon(() => {
+    const { next } = explorer.result();
+    const most = Math.max(...next.flatMap(({ now, before }) => [now, before]));
+    const scale = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => limit >= most) ?? 1;
+    next.forEach((token, index) => {
+      const row = (rows[index] ??= newRow());
+      const title = `${JSON.stringify(token.piece)}, id ${token.id}`;
+      Object.assign(row.chip, { textContent: token.chip, title });
+      row.now.style.width = `${(100 * token.now) / scale}%`;
+      row.before.style.width = `${(100 * token.before) / scale}%`;
+      row.value.textContent = twoDigits(token.now);
+      row.element.ariaLabel = `${JSON.stringify(token.piece)}: ${twoDigits(token.now)} now, ${twoDigits(token.before)} with all heads on`;
+    });
+    list.replaceChildren(...rows.slice(0, next.length).map(({ element }) => element));
+    odds.classList.toggle("changed", explorer.result().off > 0);
+    limit.textContent = scale;
+    const heads = explorer.off();
+    restore.disabled = heads.length === 0;
+    off.replaceChildren(...(heads.length ? heads.map(([layer, head]) => offChip(explorer, layer, head)) : [node("span", { className: "muted", textContent: "None." })]));
+  });
+  return { element, draw };
+}
+
+function offChip(explorer, layer, head) {
+  const label = `Switch layer ${layer}, head ${head} back on`;
+  const button = node("button", { type: "button", textContent: `${layer}.${head} ×`, title: label, ariaLabel: label });
+  button.addEventListener("click", () => explorer.toggle(layer, head));
+  return button;
+}
+
+// Two significant digits, as in every picture of the course.
+function twoDigits(probability) {
+  return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
+}

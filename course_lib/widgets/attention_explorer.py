@@ -1,0 +1,184 @@
+"""AttentionExplorer: every attention head of a running model on the learner's own sentence.
+
+The browser gets one small picture of every head (max-pooled to 32 × 32 at most, so that a thin line survives) and, for the
+head being looked at, the whole map. All of them are uint8, weight = byte / 255, and travel as binary: 270 heads on 512
+tokens are 270 KB and one map 256 KB, where the maps as JSON text would be half a gigabyte.
+"""
+
+from base64 import b64encode
+from collections.abc import Collection
+
+import torch
+from anywidget import AnyWidget
+from torch import Tensor
+from torch.nn import functional as F
+from traitlets import Bytes, Dict, Int, List, Tuple, Unicode, observe, validate
+
+from course_lib.interpret import Capture, capture_attention
+from course_lib.plots import attention_ramp, chip
+from course_lib.tokenizer import Tokenizer
+from course_lib.transformer import TransformerLM
+from course_lib.widgets.attention_picture import attention_picture
+from course_lib.widgets.base import module, style_sheet
+
+__all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps"]
+
+MAX_TOKENS = 512
+THUMBNAIL = 32
+NEXT_TOKENS = 10
+
+
+class AttentionExplorer(AnyWidget):
+    """Show all attention heads of `model` on `text`, one of them as a matrix or as arcs, and the next token's odds.
+
+    The widget runs the model again when the learner types another text or switches heads off, and so does setting `text`
+    or calling `switch` from Python. `text` must have 1 to 512 tokens, else ValueError. The learner's choice can be read
+    back: `layer`, `head` (ints, from 0), `off` (a sorted list of (layer, head) pairs).
+
+        explorer = AttentionExplorer(*load("smollm2-135m-instruct"), "The cat sat on the mat")
+        explorer.select(layer=5, head=3)
+    """
+
+    _esm = module("attention_views", "attention_explorer")
+    _css = style_sheet("attention_explorer")
+
+    text = Unicode().tag(sync=True)
+    layer = Int().tag(sync=True)
+    head = Int().tag(sync=True)
+    off = List(Tuple(Int(), Int())).tag(sync=True)
+    result = Dict().tag(sync=True)
+    ramps = Bytes(attention_ramp("light").tobytes() + attention_ramp("dark").tobytes()).tag(sync=True)
+
+    def __init__(self, model: TransformerLM, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0):
+        self._model, self._tokenizer = model, tokenizer
+        self._shown = (None, None)
+        self._encode(text)
+        self._check(layer, head)
+        super().__init__(text=text, layer=layer, head=head)
+        self.on_msg(self._answer)
+
+    def select(self, layer: int, head: int) -> None:
+        """Show the head `head` of layer `layer`, both counted from 0."""
+        self._check(layer, head)
+        self.layer, self.head = layer, head
+
+    def switch(self, layer: int, head: int, on: bool) -> None:
+        """Switch one head on or off: what it would write to the residual stream is left out while it is off."""
+        others = [pair for pair in self.off if pair != (layer, head)]
+        self.off = others if on else [*others, (layer, head)]
+
+    @property
+    def summary(self) -> str:
+        """What is shown, in one line: '30 layers × 9 heads, 12 tokens', and how many heads are off, if any."""
+        config, switched_off = self._model.config, f", {len(self.off)} off" if self.off else ""
+        return f"{config.n_layers} layers × {config.n_heads} heads, {len(self.result['tokens'])} tokens{switched_off}"
+
+    def __repr__(self) -> str:
+        likeliest = max(self.result["next"], key=lambda token: token["now"])
+        return f"AttentionExplorer: {self.summary}; layer {self.layer}, head {self.head}; next token {likeliest['piece']!r}"
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        picture = attention_picture(self.result, self._capture.weights(self.layer, self.head), self.layer, self.head)
+        return data | {"image/png": b64encode(picture).decode("ascii")}, metadata
+
+    @validate("text")
+    def _valid_text(self, proposal) -> str:
+        self._encode(proposal["value"])
+        return proposal["value"]
+
+    @validate("layer", "head")
+    def _valid_index(self, proposal) -> int:
+        self._check(**{proposal["trait"].name: proposal["value"]})
+        return proposal["value"]
+
+    @validate("off")
+    def _valid_off(self, proposal) -> list[tuple[int, int]]:
+        for layer, head in proposal["value"]:
+            self._check(layer, head)
+        return sorted(set(proposal["value"]))
+
+    def _check(self, layer: int = 0, head: int = 0) -> None:
+        config = self._model.config
+        for name, index, count in (("layer", layer, config.n_layers), ("head", head, config.n_heads)):
+            if not 0 <= index < count:
+                raise ValueError(f"{name} must be 0 … {count - 1} in this model, not {index}")
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
+        if not ids:
+            raise ValueError("The text is empty: type a word or more.")
+        if len(ids) > MAX_TOKENS:
+            raise ValueError(
+                f"The text has {len(ids)} tokens and {MAX_TOKENS} fit: shorten it by {len(ids) - MAX_TOKENS}."
+            )
+        return ids
+
+    @observe("text", "off")
+    def _update(self, _change: dict) -> None:
+        """Run the model for a new text or for other heads off; switching all back on needs no new run."""
+        if (self.text, self.off) == self._shown:
+            return
+        ids = self._encode(self.text)
+        if self.text != self._shown[0]:
+            self._all_on = self._run(ids)
+        self._capture = self._run(ids, self.off) if self.off else self._all_on
+        self._shown = (self.text, self.off)
+        thumbnails = pool_maps(self._capture.maps)
+        self.result = {
+            "tokens": [self._token(index) for index in ids],
+            "layers": thumbnails.shape[0],
+            "heads": thumbnails.shape[1],
+            "side": thumbnails.shape[2],
+            "thumbnails": thumbnails.numpy().tobytes(),
+            "next": self._next_tokens(),
+            "off": len(self.off),
+        }
+
+    def _run(self, ids: list[int], off: Collection[tuple[int, int]] = ()) -> Capture:
+        def progress(done: int, total: int) -> None:
+            self.send({"type": "progress", "done": done, "total": total})
+
+        return capture_attention(self._model, torch.tensor(ids), off, progress)
+
+    def _next_tokens(self) -> list[dict]:
+        """Return the ten likeliest next tokens, likeliest first, with their probabilities now and with all heads on.
+
+        A token that was likely before the heads were switched off stays in the list, so that its fall can be seen.
+        """
+        before, now = (capture.logits[-1].softmax(-1) for capture in (self._all_on, self._capture))
+        shown = torch.maximum(before, now).topk(min(NEXT_TOKENS, len(now))).indices
+        shown = shown[now[shown].argsort(descending=True, stable=True)]
+        return [
+            self._token(index) | {"before": before[index].item(), "now": now[index].item()} for index in shown.tolist()
+        ]
+
+    def _token(self, index: int) -> dict:
+        piece = self._tokenizer.piece(index)
+        return {"id": index, "piece": piece, "chip": chip(piece)}
+
+    def _answer(self, _widget, message: dict, _buffers) -> None:
+        """Answer the browser: one head's map, or the whole run again. What goes wrong is shown in the widget."""
+        if message["type"] == "map":
+            layer, head = message["layer"], message["head"]
+            self.send(
+                {"type": "map", "layer": layer, "head": head}, [self._capture.maps[layer, head].numpy().tobytes()]
+            )
+            return
+        try:
+            self._encode(message["text"])
+            with self.hold_trait_notifications():
+                self.text, self.off = message["text"], [tuple(pair) for pair in message["off"]]
+        except Exception as error:
+            self.send({"type": "error", "message": str(error)})
+            return
+        self.send({"type": "done"})
+
+
+def pool_maps(maps: Tensor, side: int = THUMBNAIL) -> Tensor:
+    """Shrink maps (layer, head, query, key) to at most `side` × `side` by the largest weight of each square block.
+
+    Blocks are square and start at position 0, so that the causal triangle stays a triangle. Maps that fit are unchanged.
+    """
+    block = -(-maps.shape[-1] // side)
+    return F.max_pool2d(maps, block, ceil_mode=True)

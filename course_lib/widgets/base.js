@@ -1,0 +1,100 @@
+// What every widget draws with. It stands before the widget's own module: see `module` in base.py.
+
+const FONT_SIZE = 14.67; // CSS pixels: 11 pt, legible from the last row
+
+// An element with these properties and children: node("button", { textContent: "Run" }).
+function node(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// A token as a chip. Its id shows on hover; the position, where there is one, stands beside it.
+function tokenChip({ id, piece, chip }) {
+  return node("span", { className: "chip", textContent: chip, title: `${JSON.stringify(piece)}, id ${id}` });
+}
+
+// Call `draw` once in the next frame, however often it is asked for.
+function soon(draw) {
+  let isQueued = false;
+  return () => {
+    if (isQueued) return;
+    isQueued = true;
+    requestAnimationFrame(() => {
+      isQueued = false;
+      draw();
+    });
+  };
+}
+
+// Keep the keys that drive a widget (arrows, Enter, Space) from the notebook, which would take them for its own commands;
+// Shift+Enter and the like go on to it. JupyterLab listens after the widget, Notebook 7 before it, unless the attribute
+// is there.
+function keepKeys(element) {
+  const isCommand = (event) => event.shiftKey || event.ctrlKey || event.metaKey;
+  const follow = (event) => element.toggleAttribute("data-lm-suppress-shortcuts", !isCommand(event));
+  for (const type of ["focusin", "keydown", "keyup"]) element.addEventListener(type, follow);
+  element.addEventListener("keydown", (event) => isCommand(event) || event.stopPropagation());
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// The bytes of a binary part of the widget's state.
+const octets = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+// Give `canvas` a size in CSS pixels at the screen's full resolution, empty it, and return its context.
+function fit(canvas, width, height) {
+  canvas.width = Math.round(width * devicePixelRatio);
+  canvas.height = Math.round(height * devicePixelRatio);
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+  const ctx = canvas.getContext("2d");
+  ctx.scale(devicePixelRatio, devicePixelRatio);
+  return ctx;
+}
+
+// The theme's colours and fonts as a canvas needs them.
+function lookOf(element) {
+  const style = getComputedStyle(element);
+  const value = (name) => style.getPropertyValue(name).trim();
+  return {
+    paper: value("--paper"),
+    sunk: value("--sunk"),
+    ink: value("--ink"),
+    muted: value("--muted"),
+    query: value("--course-query"),
+    key: value("--course-key"),
+    code: `${FONT_SIZE}px ${value("--code")}`,
+    bold: `600 ${FONT_SIZE}px ${style.fontFamily}`,
+  };
+}
+
+// Draw at (x, y), turned so that text reads upwards if `isTurned`.
+function placed(ctx, x, y, isTurned, draw) {
+  ctx.save();
+  ctx.translate(x, y);
+  if (isTurned) ctx.rotate(-Math.PI / 2);
+  draw();
+  ctx.restore();
+}
+
+// A token's chip on a canvas, its middle at height 0 and its left or right edge at 0; `fill` and `color` set its tone.
+function drawChip(ctx, text, { align, room, font, fill, color, stroke }) {
+  ctx.font = font;
+  let shown = text;
+  while (ctx.measureText(shown).width > room - 10 && shown.length > 1) shown = `${shown.slice(0, -2)}…`;
+  const width = ctx.measureText(shown).width + 10;
+  const left = align === "right" ? -width : 0;
+  ctx.beginPath();
+  ctx.roundRect(left, -9.5, width, 19, 4);
+  if (fill) {
+    ctx.fillStyle = fill;
+    ctx.fill();
+  }
+  if (stroke) {
+    Object.assign(ctx, { strokeStyle: stroke, lineWidth: 2 });
+    ctx.stroke();
+  }
+  Object.assign(ctx, { fillStyle: color, textAlign: "left", textBaseline: "middle" });
+  ctx.fillText(shown, left + 5, 0.5);
+  return width;
+}

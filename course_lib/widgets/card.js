@@ -1,0 +1,24 @@
+// What the two small cards share: Predict and ExerciseCheck.
+
+// An empty card. The keys that drive it (arrows, Enter, Space) stay inside, where the notebook would take them for its own
+// commands; Shift+Enter and the like go on to the notebook.
+function card(tag, className) {
+  const element = node(tag, { className: `course-widget course-card ${className}` });
+  element.addEventListener("keydown", (event) => {
+    if (!event.shiftKey && !event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+  return element;
+}
+
+// A text with what stands between backticks as code: prose("p", "the `mask` of this row").
+function prose(tag, text) {
+  const parts = text.split("`");
+  return node(tag, {}, ...parts.map((part, i) => (i % 2 ? node("code", { textContent: part }) : part)));
+}
+
+// A list of results side by side, [term, value, class] each; those without a value are left out.
+function results(...rows) {
+  const shown = rows.filter(([, value]) => value);
+  return node("dl", {}, ...shown.map(([term, value, className]) =>
+    node("div", { className }, node("dt", { textContent: term }), prose("dd", value))));
+}

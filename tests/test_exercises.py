@@ -1,0 +1,244 @@
+"""Every exercise of the course: its solution passes, each known wrong version gets its hint, its stub is not attempted."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+from course_lib import exercises
+from course_lib.exercises import EXERCISES, find
+from course_lib.exercises.registry import no_inputs
+from course_lib.widgets import check
+
+EVERY = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+MISTAKES = [(exercise, mistake) for exercise in EXERCISES.values() for mistake in exercise.mistakes]
+ATTENTION = find("01.3")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_lesson_is_in_the_registry_in_order():
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(exercises.__path__) if module.name.startswith("lesson_")
+    )
+    lessons = [importlib.import_module(f"course_lib.exercises.{name}") for name in names]
+    assert list(EXERCISES) == [exercise.id for lesson in lessons for exercise in lesson.EXERCISES]
+    for name, lesson in zip(names, lessons, strict=True):
+        number = name.removeprefix("lesson_")
+        assert [exercise.id for exercise in lesson.EXERCISES] == [
+            f"{number}.{i + 1}" for i in range(len(lesson.EXERCISES))
+        ]
+
+
+# ---------------------------------------------------------------- what holds for every exercise
+
+
+@EVERY
+@pytest.mark.parametrize("seed", range(3))
+def test_solution_passes(exercise, seed):
+    assert exercise.check(exercise.run(exercise.solution), seeded(seed)).status == "passed"
+
+
+@EVERY
+def test_stub_is_not_attempted(exercise):
+    assert exercise.check(exercise.run(exercise.stub)).status == "not attempted"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("exercise", "mistake"), MISTAKES, ids=lambda part: getattr(part, "id", ""))
+def test_wrong_version_gets_its_own_hint_and_the_section(exercise, mistake, seed):
+    outcome = exercise.check(exercise.run(mistake.source), seeded(seed))
+    assert outcome.status == "wrong"
+    assert outcome.message == f"{mistake.hint} Read again: {exercise.section}."
+
+
+@EVERY
+def test_every_mistake_has_a_hint_of_its_own(exercise):
+    assert len({mistake.hint for mistake in exercise.mistakes}) == len(exercise.mistakes) >= 3
+
+
+@EVERY
+def test_hints_are_at_most_three_and_give_no_line_of_the_solution_away(exercise):
+    assert 1 <= len(exercise.hints) <= 3
+    given = {line.strip() for line in exercise.stub.splitlines()}
+    secret = [line.strip() for line in exercise.solution.splitlines() if line.strip() and line.strip() not in given]
+    assert secret
+    for text in (*exercise.hints, *(mistake.hint for mistake in exercise.mistakes)):
+        assert not any(line.removeprefix("return ") in text for line in secret)
+
+
+@EVERY
+def test_stub_is_short_and_defines_the_answer_that_its_check_takes(exercise):
+    assert len(exercise.stub.splitlines()) <= 15
+    assert callable(exercise.run(exercise.stub)) == (exercise.inputs is not no_inputs)
+
+
+@EVERY
+def test_inputs_have_no_two_equal_sizes(exercise):
+    for seed in range(3):
+        for arguments in exercise.inputs(seeded(seed)):
+            for argument in arguments:
+                sizes = argument.shape if isinstance(argument, torch.Tensor) else ()
+                assert len(set(sizes)) == len(sizes)
+            numbers = [argument for argument in arguments if isinstance(argument, int)]
+            assert len(set(numbers)) == len(numbers)
+
+
+# ---------------------------------------------------------------- answers nobody foresaw
+
+
+def attend(q, k, v):
+    weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
+    return weights @ v, weights
+
+
+def test_right_answer_written_otherwise_passes():
+    def renormalised(q, k, v):
+        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).tril()
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+    assert ATTENTION.check(attend).status == "passed"
+    assert find("01.2").check(renormalised).status == "passed"
+    assert find("01.1").check(torch.tensor(0.625)).status == "passed"
+    assert find("01.1").check(0.63).status == "passed"
+
+
+def test_exception_is_shown_as_the_learners_own_line():
+    def unfinished(q, k, v):
+        scores = q @ keys  # noqa: F821
+        return scores
+
+    outcome = ATTENTION.check(unfinished)
+    assert outcome.status == "error"
+    assert "scores = q @ keys" in outcome.message
+    assert "NameError: name 'keys' is not defined" in outcome.message
+    assert "q (2, 5, 3), k (2, 7, 3), v (2, 7, 4)" in outcome.message
+    assert "Traceback" not in outcome.message
+    assert "registry.py" not in outcome.message
+
+
+def test_exception_inside_torch_names_the_learners_line_too():
+    outcome = ATTENTION.check(lambda q, k, v: torch.cat([q, k], dim=0))
+    assert outcome.status == "error"
+    assert "ATTENTION.check(lambda" in outcome.message
+    assert "RuntimeError: Sizes of tensors must match" in outcome.message
+
+
+def test_missing_return_is_pointed_out():
+    def forgetful(q, k, v):
+        attend(q, k, v)
+
+    outcome = ATTENTION.check(forgetful)
+    assert outcome.status == "not attempted"
+    assert "`return`" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "got", "wanted"),
+    [
+        (
+            lambda q, k, v: attend(q, k, v)[0],
+            "It should return 2 things",
+            "a tensor of shape (2, 5, 4)",
+            "(output, weights)",
+        ),
+        (
+            lambda q, k, v: (attend(q, k, v)[0].mT, None),
+            "`output` has the wrong shape",
+            "of shape (2, 4, 5)",
+            "of shape (2, 5, 4)",
+        ),
+        (lambda q, k, v: (attend(q, k, v)[0], 3), "`weights` should be a tensor", "3", "a tensor of shape (2, 5, 7)"),
+        (lambda q, k, v: attend(q, k, v)[0].tolist(), "`output` should be a tensor", "a list of length 5", None),
+        (lambda q, k, v: (1, 2, None), "It should return 2 things", "(1, 2, None)", "(output, weights)"),
+        (
+            lambda q, k, v: (attend(q, k, v)[0], attend(q, k, v)[1] > 0.5),
+            "`weights` has the wrong dtype",
+            "torch.bool",
+            None,
+        ),
+    ],
+)
+def test_wrong_type_or_shape_is_told_apart(answer, what, got, wanted):
+    outcome = ATTENTION.check(answer)
+    assert outcome.status == "wrong"
+    assert what in outcome.message
+    assert got is None or outcome.got == got
+    assert wanted is None or outcome.wanted == wanted
+
+
+def test_first_wrong_entry_is_named_with_both_numbers():
+    def off_by_a_bit(q, k, v):
+        output, weights = attend(q, k, v)
+        weights[1, 2, 3] = 7.5
+        return output, weights
+
+    outcome = ATTENTION.check(off_by_a_bit, seeded(0))
+    q, k, v = ATTENTION.inputs(seeded(0))[0]
+    assert outcome.message.startswith("`weights[1, 2, 3]` is wrong.")
+    assert outcome.got == "7.5"
+    assert float(outcome.wanted) == pytest.approx(attend(q, k, v)[1][1, 2, 3].item(), rel=1e-3)
+
+
+def test_value_where_a_function_is_wanted_and_the_reverse():
+    assert f"without calling it: check('01.3', {ATTENTION.answer})" in ATTENTION.check(torch.ones(2)).message
+    outcome = find("01.1").check(attend)
+    assert outcome.message.startswith("`weight` should be a number.")
+    assert outcome.got == "a value of type function"
+    assert find("01.1").check("5/8").status == "wrong"
+
+
+def test_wrong_value_is_not_told_the_right_one():
+    outcome = find("01.1").check(0.2)
+    assert (outcome.status, outcome.got, outcome.wanted) == ("wrong", "0.2", "")
+    assert "0.625" not in outcome.message
+
+
+def test_answer_that_changes_its_inputs_does_no_harm():
+    def vandal(q, k, v):
+        result = attend(q, k, v)
+        for tensor in (q, k, v):
+            tensor.zero_()
+        return result
+
+    assert ATTENTION.check(vandal).status == "passed"
+
+
+def test_printing_answer_passes_and_the_global_seed_is_left_alone(capsys):
+    def chatty(q, k, v):
+        print("scores")
+        return attend(q, k, v)
+
+    torch.manual_seed(7)
+    untouched = torch.rand(3)
+    torch.manual_seed(7)
+    assert ATTENTION.check(chatty).status == "passed"
+    assert torch.equal(torch.rand(3), untouched)
+
+
+# ---------------------------------------------------------------- the numbers that the explanations name
+
+
+def test_explanation_of_01_5_says_what_is_measured():
+    exercise = find("01.5")
+    assert f"takes {exercise.expected():.1f} bits off" in exercise.why
+
+
+# ---------------------------------------------------------------- what the notebook stores
+
+
+def test_text_of_a_check_can_be_compared():
+    assert repr(check("01.3", ATTENTION.run(ATTENTION.stub))) == "Exercise 01.3: not attempted"
+    assert repr(check("01.3", attend)) == "Exercise 01.3: passed"
+    assert (
+        repr(check("01.1", 0.2))
+        == f"Exercise 01.1: wrong\n`weight` is wrong. Read again: {find('01.1').section}.\nYours: 0.2."
+    )
+
+
+def test_unknown_exercise_is_named_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"no exercise '9\.9'; there are 01\.1, 01\.2"):
+        check("9.9", None)
