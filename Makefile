@@ -18,7 +18,8 @@ notebooks: .venv/installed-test  ## run every notebook whole and store it with i
 	$(BIN)/python tests/store_notebooks.py notebooks/*.ipynb
 
 bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
-	$(BIN)/python benchmarks/spine.py
+	$(BIN)/python benchmarks/inference.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/attention_views.py
 
 clean:
 	rm -rf .venv build artifacts *.egg-info

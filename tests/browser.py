@@ -153,6 +153,7 @@ def use_theme(page: Page, name: str) -> None:
     page.get_by_role("menuitem", name="Settings", exact=True).click()
     page.get_by_text("Theme", exact=True).hover()
     page.get_by_text(name, exact=True).click()
+    expect(page.locator(f"body[data-jp-theme-name='{name}']")).to_be_attached()
     expect(page.locator("#jupyterlab-splash")).to_have_count(0)
 
 

@@ -254,7 +254,7 @@ def test_what_goes_wrong_is_said_in_the_widget(explorer):
         expect(explorer.get_by_role("alert")).to_contain_text(complaint)
         expect(explorer.locator("[role=gridcell]")).to_have_count(270)
     run_text(explorer, "Again")
-    expect(explorer.get_by_role("status")).to_have_text("30 layers × 9 heads, 1 tokens", timeout=PATIENCE)
+    expect(explorer.get_by_role("status")).to_have_text("30 layers × 9 heads, 1 token", timeout=PATIENCE)
     expect(explorer.get_by_role("alert")).to_have_text("")
 
 

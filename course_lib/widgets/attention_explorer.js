@@ -17,7 +17,8 @@ function render({ model, el }) {
   explorer.draw = () => panels.forEach((panel) => panel.draw());
   const changes = "change:result change:off change:text change:layer change:head";
   model.on(changes, explorer.draw);
-  const themes = new MutationObserver(explorer.draw);
+  // JupyterLab hides everything for one frame while it changes the theme, and what is hidden has no size to draw at.
+  const themes = new MutationObserver(() => requestAnimationFrame(explorer.draw));
   themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
   const sizes = new ResizeObserver(explorer.draw);
   sizes.observe(root);
@@ -74,7 +75,7 @@ function openExplorer(model, el) {
       const whole = maps.get(`${layer},${head}`);
       if (whole) return { bytes: whole, side: tokens.length, whole: true };
       const bytes = octets(thumbnails).subarray((layer * heads + head) * side * side).subarray(0, side * side);
-      if (side < tokens.length && !fetching) {
+      if (side < tokens.length && !fetching && !kernelIsGone()) {
         fetching = `${layer},${head}`;
         model.send({ type: "map", layer, head });
       }
@@ -169,7 +170,7 @@ function promptPanel(explorer) {
     bar.max = progress?.total ?? 1;
     bar.value = progress?.done ?? 0;
     error.textContent = explorer.error;
-    status.textContent = progress ? progressText(progress) : `${layers} layers × ${heads} heads, ${tokens.length} tokens`;
+    status.textContent = progress ? progressText(progress) : `${layers} layers × ${heads} heads, ${tokens.length} token${tokens.length === 1 ? "" : "s"}`;
     status.hidden = explorer.error !== "";
   });
   return { element, draw };
@@ -371,118 +372,4 @@ function headPanel(explorer) {
     readout.replaceChildren(...readoutOf(tokens, map, focus.active));
   });
   return { element, draw };
-}
-
-function readoutOf(tokens, map, active) {
-  if (!map.whole) return [node("span", { className: "muted", textContent: "Fetching the whole map …" })];
-  if (!active) return [node("span", { className: "muted", textContent: "Point at a token, or use the arrow keys. Click or Enter pins." })];
-  const { query, key } = active;
-  const weight = (q, k) => (map.bytes[q * map.side + k] / 255).toFixed(2);
-  const named = (role, index) => [
-    node("span", { className: role, textContent: role }),
-    tokenChip(tokens[index]),
-    node("span", { className: "muted", textContent: `position ${index}, id ${tokens[index].id}` }),
-  ];
-  if (query !== undefined && key !== undefined) {
-    const text = key > query ? "masked: a key after its query" : `weight ${weight(query, key)}`;
-    return [node("div", {}, ...named("query", query)), node("div", {}, ...named("key", key), node("b", { textContent: text }))];
-  }
-  const isQuery = query !== undefined;
-  const of = (other) => (isQuery ? [query, other] : [other, key]);
-  const others = ranked(map, active).slice(0, 3);
-  return [
-    node("div", {}, ...named(isQuery ? "query" : "key", query ?? key)),
-    node("div", {}, isQuery ? "attends most to" : "gets most from", ...others.flatMap((other) => [
-      tokenChip(tokens[other]),
-      node("span", { className: "muted", textContent: `at ${other}` }),
-      node("b", { textContent: weight(...of(other)) }),
-    ])),
-  ];
-}
-
-// The tokens at the other end of the strongest arcs, strongest first.
-function ranked(map, { query, key }) {
-  const isQuery = query !== undefined;
-  const others = Array.from({ length: isQuery ? query + 1 : map.side - key }, (_, index) => (isQuery ? index : key + index));
-  const weight = (other) => map.bytes[isQuery ? query * map.side + other : other * map.side + key];
-  return others.sort((a, b) => weight(b) - weight(a));
-}
-
-function spoken(explorer, active) {
-  const { tokens } = explorer.result();
-  const map = explorer.map();
-  const piece = (index) => JSON.stringify(tokens[index].piece);
-  const weight = (query, key) => (map.bytes[query * map.side + key] / 255).toFixed(2);
-  const place = `layer ${explorer.layer()} head ${explorer.head()}:`;
-  if (!map.whole) return `${place} fetching the whole map`;
-  const { query, key } = active;
-  if (query !== undefined && key > query) return `${place} query ${piece(query)}, key ${piece(key)}, masked`;
-  if (query !== undefined && key !== undefined) return `${place} query ${piece(query)}, key ${piece(key)}, weight ${weight(query, key)}`;
-  const [other] = ranked(map, active);
-  if (key === undefined) return `${place} query ${piece(query)} attends most to ${piece(other)} ${weight(query, other)}`;
-  return `${place} key ${piece(key)} gets most from ${piece(other)} ${weight(other, key)}`;
-}
-
-// ---- The next token, now and with all heads on ----
-
-function nextPanel(explorer) {
-  const now = node("span", { className: "sample now", textContent: "now" });
-  const before = node("span", { className: "sample before", textContent: "all heads on" });
-  const samples = node("p", { className: "samples" }, now, before);
-  const list = node("ol");
-  const limit = node("span");
-  const axis = node("div", { className: "axis muted" }, node("span", { textContent: "0" }), "probability", limit);
-  const off = node("div", { className: "switched" });
-  const restore = node("button", { type: "button", textContent: "Switch all back on" });
-  restore.addEventListener("click", () => explorer.run({ off: [] }));
-  const odds = node("div", { className: "odds" }, node("h3", { textContent: "Next token" }), samples, list, axis);
-  const switches = node("div", {}, node("h3", { textContent: "Heads off" }), off, restore);
-  const element = node("section", { className: "next" }, odds, switches);
-
-  // Rows are kept and only restyled, so that a bar moves from its old length to its new one.
-  const rows = [];
-  function newRow() {
-    const parts = {
-      chip: node("span", { className: "chip" }),
-      now: node("i", { className: "now" }),
-      before: node("i", { className: "before" }),
-      value: node("b"),
-    };
-    const element = node("li", {}, parts.chip, node("span", { className: "track" }, parts.now, parts.before), parts.value);
-    return { ...parts, element };
-  }
-
-  const draw = soon(() => {
-    const { next } = explorer.result();
-    const most = Math.max(...next.flatMap(({ now, before }) => [now, before]));
-    const scale = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => limit >= most) ?? 1;
-    next.forEach((token, index) => {
-      const row = (rows[index] ??= newRow());
-      const title = `${JSON.stringify(token.piece)}, id ${token.id}`;
-      Object.assign(row.chip, { textContent: token.chip, title });
-      row.now.style.width = `${(100 * token.now) / scale}%`;
-      row.before.style.width = `${(100 * token.before) / scale}%`;
-      row.value.textContent = twoDigits(token.now);
-      row.element.ariaLabel = `${JSON.stringify(token.piece)}: ${twoDigits(token.now)} now, ${twoDigits(token.before)} with all heads on`;
-    });
-    list.replaceChildren(...rows.slice(0, next.length).map(({ element }) => element));
-    odds.classList.toggle("changed", explorer.result().off > 0);
-    limit.textContent = scale;
-    const heads = explorer.off();
-    restore.disabled = heads.length === 0;
-    off.replaceChildren(...(heads.length ? heads.map(([layer, head]) => offChip(explorer, layer, head)) : [node("span", { className: "muted", textContent: "None." })]));
-  });
-  return { element, draw };
-}
-
-function offChip(explorer, layer, head) {
-  const label = `Switch layer ${layer}, head ${head} back on`;
-  const button = node("button", { type: "button", textContent: `${layer}.${head} ×`, title: label, ariaLabel: label });
-  button.addEventListener("click", () => explorer.toggle(layer, head));
-  return button;
-}
-
-// Two significant digits, as in every picture of the course.
-function twoDigits(probability) {
-  return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
 }

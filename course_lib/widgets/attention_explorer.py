@@ -39,7 +39,7 @@ class AttentionExplorer(AnyWidget):
         explorer.select(layer=5, head=3)
     """
 
-    _esm = module("attention_views", "attention_explorer")
+    _esm = module("attention_views", "next_tokens", "attention_explorer")
     _css = style_sheet("attention_explorer")
 
     text = Unicode().tag(sync=True)
@@ -70,8 +70,9 @@ class AttentionExplorer(AnyWidget):
     @property
     def summary(self) -> str:
         """What is shown, in one line: '30 layers × 9 heads, 12 tokens', and how many heads are off, if any."""
-        config, switched_off = self._model.config, f", {len(self.off)} off" if self.off else ""
-        return f"{config.n_layers} layers × {config.n_heads} heads, {len(self.result['tokens'])} tokens{switched_off}"
+        config, n_tokens = self._model.config, len(self.result["tokens"])
+        parts = [f"{config.n_layers} layers × {config.n_heads} heads", f"{n_tokens} token{'s' * (n_tokens != 1)}"]
+        return ", ".join([*parts, f"{len(self.off)} off"] if self.off else parts)
 
     def __repr__(self) -> str:
         likeliest = max(self.result["next"], key=lambda token: token["now"])

@@ -1,4 +1,4 @@
-// The two pictures of one attention head. Each view draws itself and then says which token the pointer is on.
+// The two pictures of one attention head, and what is said of them. Each view draws itself and then says which token the pointer is on.
 // `focus` is what the learner points at ({query, key}, either may be missing) and the pinned queries and keys.
 
 const CELL = { labelled: 18, largest: 40 }; // CSS pixels: in smaller cells, positions stand where the tokens would
@@ -153,3 +153,55 @@ function tone(look, focus, role, index) {
 
 // A round distance between the positions written beside a long matrix: eight or so of them.
 const ticks = (n) => 2 ** Math.max(3, Math.round(Math.log2(n / 8)));
+
+// What the read-out shows of the token or the cell pointed at.
+function readoutOf(tokens, map, active) {
+  if (!map.whole) return [node("span", { className: "muted", textContent: "Fetching the whole map …" })];
+  if (!active) return [node("span", { className: "muted", textContent: "Point at a token, or use the arrow keys. Click or Enter pins." })];
+  const { query, key } = active;
+  const weight = (q, k) => (map.bytes[q * map.side + k] / 255).toFixed(2);
+  const named = (role, index) => [
+    node("span", { className: role, textContent: role }),
+    tokenChip(tokens[index]),
+    node("span", { className: "muted", textContent: `position ${index}, id ${tokens[index].id}` }),
+  ];
+  if (query !== undefined && key !== undefined) {
+    const text = key > query ? "masked: a key after its query" : `weight ${weight(query, key)}`;
+    return [node("div", {}, ...named("query", query)), node("div", {}, ...named("key", key), node("b", { textContent: text }))];
+  }
+  const isQuery = query !== undefined;
+  const of = (other) => (isQuery ? [query, other] : [other, key]);
+  const others = ranked(map, active).slice(0, 3);
+  return [
+    node("div", {}, ...named(isQuery ? "query" : "key", query ?? key)),
+    node("div", {}, isQuery ? "attends most to" : "gets most from", ...others.flatMap((other) => [
+      tokenChip(tokens[other]),
+      node("span", { className: "muted", textContent: `at ${other}` }),
+      node("b", { textContent: weight(...of(other)) }),
+    ])),
+  ];
+}
+
+// The tokens at the other end of the strongest arcs, strongest first.
+function ranked(map, { query, key }) {
+  const isQuery = query !== undefined;
+  const others = Array.from({ length: isQuery ? query + 1 : map.side - key }, (_, index) => (isQuery ? index : key + index));
+  const weight = (other) => map.bytes[isQuery ? query * map.side + other : other * map.side + key];
+  return others.sort((a, b) => weight(b) - weight(a));
+}
+
+// The same in one sentence, for a screen reader.
+function spoken(explorer, active) {
+  const { tokens } = explorer.result();
+  const map = explorer.map();
+  const piece = (index) => JSON.stringify(tokens[index].piece);
+  const weight = (query, key) => (map.bytes[query * map.side + key] / 255).toFixed(2);
+  const place = `layer ${explorer.layer()} head ${explorer.head()}:`;
+  if (!map.whole) return `${place} fetching the whole map`;
+  const { query, key } = active;
+  if (query !== undefined && key > query) return `${place} query ${piece(query)}, key ${piece(key)}, masked`;
+  if (query !== undefined && key !== undefined) return `${place} query ${piece(query)}, key ${piece(key)}, weight ${weight(query, key)}`;
+  const [other] = ranked(map, active);
+  if (key === undefined) return `${place} query ${piece(query)} attends most to ${piece(other)} ${weight(query, other)}`;
+  return `${place} key ${piece(key)} gets most from ${piece(other)} ${weight(other, key)}`;
+}

@@ -28,11 +28,11 @@ function soon(draw) {
 }
 
 // Keep the keys that drive a widget (arrows, Enter, Space) from the notebook, which would take them for its own commands;
-// Shift+Enter and the like go on to it. JupyterLab listens after the widget, Notebook 7 before it, unless the attribute
-// is there.
+// Shift+Enter and the like go on to it. JupyterLab listens after the widget; Notebook 7 before it, and looks for the
+// attribute on the focused element.
 function keepKeys(element) {
   const isCommand = (event) => event.shiftKey || event.ctrlKey || event.metaKey;
-  const follow = (event) => element.toggleAttribute("data-lm-suppress-shortcuts", !isCommand(event));
+  const follow = (event) => event.target.toggleAttribute("data-lm-suppress-shortcuts", !isCommand(event));
   for (const type of ["focusin", "keydown", "keyup"]) element.addEventListener(type, follow);
   element.addEventListener("keydown", (event) => isCommand(event) || event.stopPropagation());
 }

