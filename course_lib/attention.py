@@ -41,7 +41,7 @@ def sliding_window_mask(
 ) -> Tensor:
     """Return the causal mask (query, key) that lets each position see the last `window` ones, itself among them.
 
-    Source: Longformer, arXiv 2004.05150, section 3.1.
+    Source: Mistral 7B, arXiv 2310.06825, section 2.
     """
     if window < 1:
         raise ValueError(f"window must be at least 1 (the position itself), not {window}")
@@ -62,28 +62,30 @@ def scaled_dot_product_attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attend: softmax(q kᵀ / √d_head) v (arXiv 1706.03762, equation 1).
 
-    Shapes: `q` (batch, head, query, d_head); `k` and `v` (batch, kv_head, key, d_head), where kv_head divides head and each
-    key/value head serves head / kv_head query heads in turn (arXiv 2305.13245). `mask` is boolean, True = may attend, and
-    broadcasts to (batch, head, query, key); `causal` also hides the future, the queries being the last of the key positions.
+    Shapes: `q` (batch, head, query, d_head); `k` (batch, kv_head, key, d_head); `v` (batch, kv_head, key, d_value), where
+    kv_head divides head and each key/value head serves head / kv_head query heads in turn (arXiv 2305.13245). `mask` is
+    boolean, True = may attend, and broadcasts to (batch, head, query, key); `causal` also hides the future, the queries
+    being the last of the key positions.
 
-    Returns the output (batch, head, query, d_head), and with `return_weights` the weights (batch, head, query, key) too.
-    A query that may attend to nothing gets zeros. With weights, every step is spelled out; without, PyTorch's fused kernel
-    gives the same numbers and never stores the query × key matrix (arXiv 2205.14135).
+    Returns the output (batch, head, query, d_value), and with `return_weights` the weights (batch, head, query, key) too, in
+    at least float32. A query that may attend to nothing gets zeros. With weights, every step is spelled out; without,
+    PyTorch's fused kernel computes the same and, where it has one, never stores the query × key matrix (arXiv 2205.14135).
     """
     _check_shapes(q, k, v, mask)
     if not return_weights:
         return _fused(q, k, v, mask, causal)
-    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, head, query, key)
+    wide = torch.promote_types(q.dtype, torch.float32)  # the three digits of bfloat16 are too few for a softmax
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1).to(wide) for x in (k, v))
+    scores = q.to(wide) @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, head, query, key)
     if causal:
         visible = causal_mask(q.shape[-2], k.shape[-2], q.device)
         mask = visible if mask is None else mask & visible
-    if mask is None:
-        weights = scores.softmax(dim=-1)
-        return weights @ v, weights
-    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    weights = weights.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)  # softmax over nothing is 0/0
-    return weights @ v, weights
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    weights = scores.softmax(dim=-1)
+    if mask is not None:
+        weights = weights.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)  # softmax over nothing is 0/0
+    return (weights @ v).to(q.dtype), weights
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -101,11 +103,13 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
-    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape:
+    if not q.ndim == k.ndim == v.ndim == 4 or k.shape[:3] != v.shape[:3]:
         raise ValueError(
-            "wanted q (batch, head, query, d_head) and k, v (batch, kv_head, key, d_head); "
+            "wanted q (batch, head, query, d_head), k (batch, kv_head, key, d_head) and v (batch, kv_head, key, d_value); "
             f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
         )
+    if q.shape[0] != k.shape[0]:
+        raise ValueError(f"queries come in a batch of {q.shape[0]}, but keys and values in one of {k.shape[0]}")
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(f"queries have d_head {q.shape[-1]} but keys {k.shape[-1]}: a dot product needs equal lengths")
     if q.shape[1] % k.shape[1]:
@@ -160,6 +164,11 @@ class KVCache:
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add (batch, kv_head, new, d_head) and return all keys and values so far as views, without a copy."""
+        if keys.shape[:2] != self.keys.shape[:2]:
+            raise ValueError(
+                f"the cache was made for batch {self.keys.shape[0]} and {self.keys.shape[1]} key/value heads; "
+                f"got batch {keys.shape[0]} and {keys.shape[1]} heads"
+            )
         start, end = self.length, self.length + keys.shape[2]
         if end > self.keys.shape[2]:
             raise ValueError(f"the cache has room for {self.keys.shape[2]} positions, and {end} are needed")
@@ -184,11 +193,11 @@ class MultiHeadAttention(nn.Module):
     ):
         super().__init__()
         self.n_heads = n_heads
-        self.n_kv_heads = n_kv_heads or n_heads
+        self.n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if d_head is None and d_model % n_heads:
             raise ValueError(f"{n_heads} heads do not divide d_model {d_model}; change one or give d_head")
-        self.d_head = d_head or d_model // n_heads
-        if n_heads % self.n_kv_heads:
+        self.d_head = d_model // n_heads if d_head is None else d_head
+        if self.n_kv_heads < 1 or n_heads % self.n_kv_heads:
             raise ValueError(f"{n_heads} query heads cannot be shared out evenly over {n_kv_heads} key/value heads")
         self.qkv = nn.Linear(d_model, (n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)

@@ -3,6 +3,7 @@
 Every model in the course runs on whatever `pick_device` returns: the same cell runs on a laptop and on a GPU.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ __all__ = ["pick_device", "pick_dtype", "seed_everything", "single_thread", "syn
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return the device called `name`, or the best one this machine has: CUDA, then Apple's MPS, Intel's XPU, the CPU."""
+    """Return the device called `name`, or the one that COURSE_DEVICE names, or the machine's accelerator, or the CPU."""
+    name = name or os.environ.get("COURSE_DEVICE")
     if name is not None:
         return torch.device(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -32,10 +34,14 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 
 
 def seed_everything(seed: int = 0) -> torch.Generator:
-    """Seed Python, NumPy and PyTorch, and return a CPU generator with the same seed for explicit use."""
+    """Seed Python, NumPy and PyTorch, and return a CPU generator of its own with the same seed.
+
+    What is drawn from the generator does not depend on how many numbers were drawn elsewhere.
+    """
     random.seed(seed)
     np.random.seed(seed)
-    return torch.manual_seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,9 +1,11 @@
 """Text from a language model: choose the next token, append it, repeat."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
@@ -11,8 +13,6 @@ from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerLM
 
 __all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text"]
-
-_UNREADABLE = "\ufffd"  # what a decoder shows for bytes that are not, or not yet, a whole character
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ def generate(
     context = model.config.context_length
     if not 0 < len(ids) <= context:
         raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
     device = model.embedding.weight.device
     sequence = list(ids)
     end = min(len(sequence) + max_new_tokens, context)
@@ -108,19 +110,15 @@ def stream_text(
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
     """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole."""
-    pending: list[int] = []
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     tokens = generate(
         model, tokenizer.encode(prompt), max_new_tokens, sampling, stop_ids=tokenizer.end_ids, generator=generator
     )
     for token in tokens:
-        pending.append(token)
-        text = tokenizer.decode(pending)
-        if text.endswith(_UNREADABLE) and len(pending) < 4:  # no character of UTF-8 is longer than four bytes
-            continue
+        if text := decoder.decode(tokenizer.decode_bytes([token])):
+            yield text
+    if text := decoder.decode(b"", final=True):
         yield text
-        pending.clear()
-    if pending:
-        yield tokenizer.decode(pending)
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
@@ -131,7 +129,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str
     """
     if tokenizer.chat_template is None:
         raise ValueError("this tokenizer has no chat template: its model was not trained to chat; use stream_text")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     return environment.from_string(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True)
 
 

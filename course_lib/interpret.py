@@ -54,7 +54,7 @@ def capture_attention(
     def keep_weights(layer: int):
         def hook(_module, _args, output):
             out, weights = output
-            maps[layer] = (weights[0] * 255).round().to(torch.uint8)
+            maps[layer] = (weights[0] * 255).round().to(torch.uint8)  # weights are float32 whatever the model's dtype
             if on_layer is not None:
                 on_layer(layer + 1, n_layers)
             return out
@@ -92,7 +92,8 @@ def heads_off(model: TransformerLM, off: Collection[tuple[int, int]]) -> Iterato
     def silence(heads: list[int], d_head: int):
         def hook(_module, args):
             kept = args[0].unflatten(-1, (-1, d_head)).clone()  # (batch, query, head, d_head)
-            kept[..., heads, :] = 0
+            for head in heads:
+                kept[..., head, :] = 0
             return (kept.flatten(-2),)
 
         return hook

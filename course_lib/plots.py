@@ -84,12 +84,6 @@ _DASHES = ("-", "--", ":", "-.")  # the second cue beside colour
 _MARKERS = ("o", "s", "^", "D")
 
 
-def _figure(width: float, height: float) -> plt.Axes:
-    with plt.rc_context(_STYLE):
-        _, ax = plt.subplots(figsize=(width, height))
-    return ax
-
-
 def show_tokens(pieces: Sequence[str], ids: Sequence[int]) -> HTML:
     """Return a sentence as token chips, spaces visible; hovering over one gives its id and position."""
     chips = "".join(
@@ -114,10 +108,10 @@ def show_matrix(weights, queries: Sequence[str], keys: Sequence[str] | None = No
             f"weights have shape {weights.shape}, but there are {len(queries)} queries and {len(keys)} keys"
         )
     side = 2.2 + 0.42 * max(len(queries), 4)
-    ax = _figure(side + 1.2, side)
+    _, ax = plt.subplots(figsize=(side + 1.2, side))
     image = ax.imshow(weights, cmap=_light_ramp(), vmin=0, vmax=1)
-    ax.set_xticks(range(len(keys)), [chip(key) for key in keys], rotation=90 if len(keys) > 5 else 30)
-    ax.set_yticks(range(len(queries)), [chip(query) for query in queries])
+    ax.set_xticks(range(len(keys)), [chip(key) for key in keys], rotation=90 if len(keys) > 5 else 30, parse_math=False)
+    ax.set_yticks(range(len(queries)), [chip(query) for query in queries], parse_math=False)
     ax.set_xlabel("key", color=PALETTE["light"]["key"], weight="bold")
     ax.set_ylabel("query", color=PALETTE["light"]["query"], weight="bold")
     ax.set_title(title)
@@ -134,7 +128,7 @@ def show_heads(scores, *, title: str) -> None:
     """Draw one number in 0…1 for every head (layer, head): layer 0 at the bottom of the stack, heads from 0 at the left."""
     scores = np.asarray(scores, dtype=float)
     n_layers, n_heads = scores.shape
-    ax = _figure(1.8 + 0.3 * n_heads, 1.2 + 0.16 * n_layers)
+    _, ax = plt.subplots(figsize=(1.8 + 0.3 * n_heads, 1.2 + 0.16 * n_layers))
     image = ax.imshow(scores, cmap=_light_ramp(), vmin=0, vmax=1, origin="lower", aspect="auto")
     ax.set_xticks(range(n_heads))
     ax.set_yticks(range(0, n_layers, 5 if n_layers > 10 else 1))
@@ -158,8 +152,10 @@ def show_curves(
     level: tuple[float, str] | None = None,
 ) -> None:
     """Draw named curves over `x`; `level` is a height to mark and its name. Few points get markers, and ticks at each."""
-    ax = _figure(7.5, 3.4)
+    _, ax = plt.subplots(figsize=(7.5, 3.4))
     few = len(x) <= 12
+    if len(curves) > len(_SERIES):
+        raise ValueError(f"{len(curves)} curves in one figure cannot be told apart; draw at most {len(_SERIES)}")
     for (name, y), colour, dash, marker in zip(curves.items(), _SERIES, _DASHES, _MARKERS, strict=False):
         ax.plot(x, y, color=colour, linestyle=dash, marker=marker if few else None, label=name)
     if level is not None:

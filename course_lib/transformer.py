@@ -45,9 +45,13 @@ class TransformerConfig:
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} must be one of {allowed}, not {getattr(self, field)!r}")
-        for field in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "context_length"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for field in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "context_length", "n_kv_heads", "d_head"):
+            size = getattr(self, field)
+            if size is not None and size < 1:
+                raise ValueError(f"{field} must be at least 1, not {size}")
+        for field in ("rope_theta", "norm_eps"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
 
 
 class LayerNorm(nn.Module):
@@ -141,7 +145,8 @@ class TransformerLM(nn.Module):
         """Return the logits (batch, position, vocab) of the token that follows each position of `ids` (batch, position).
 
         With `cache` (see `new_cache`), `ids` continue what it holds. `mask` is boolean, True = may attend, broadcastable to
-        (batch, head, query, key); the future is always hidden.
+        (batch, head, query, key); the future is always hidden. To pad on the left, mask the padding; that needs rotary
+        positions, which are relative: learned ones would count it.
         """
         return self.unembed(self.residual(ids, cache, mask))
 

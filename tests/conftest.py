@@ -1,13 +1,19 @@
 """Fixtures that several test files share."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from browser import Notebooks, Server, jupyter_server, launch_chromium, no_request_leaves
+from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
 from course_lib import pretrained
+
+os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kernels inherit it
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,11 @@ from course_lib.attention import (
 )
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def random_qkv(batch=2, heads=6, kv_heads=3, queries=5, keys=5, d_head=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(batch, heads, queries, d_head, generator=generator)
@@ -65,6 +70,25 @@ def test_mask_and_causality_combine_in_both_paths():
     torch.testing.assert_close(explicit, scaled_dot_product_attention(q, k, v, both, return_weights=True)[0])
 
 
+def test_weights_are_precise_even_in_bfloat16():
+    q, k, v = (x.bfloat16() for x in random_qkv(queries=40, keys=40))
+    exact = scaled_dot_product_attention(q.double(), k.double(), v.double(), causal=True, return_weights=True)
+    out, weights = scaled_dot_product_attention(q, k, v, causal=True, return_weights=True)
+    assert out.dtype == torch.bfloat16 and weights.dtype == torch.float32
+    torch.testing.assert_close(weights.double(), exact[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(out.double(), exact[0], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        scaled_dot_product_attention(q, k, v, causal=True).double(), exact[0], atol=2e-2, rtol=2e-2
+    )
+
+
+def test_values_may_have_a_size_of_their_own():
+    q, k, v = random_qkv(queries=4, keys=7)
+    explicit, weights = scaled_dot_product_attention(q, k, v[..., :3], return_weights=True)
+    assert explicit.shape == (2, 6, 4, 3) and weights.shape == (2, 6, 4, 7)
+    torch.testing.assert_close(scaled_dot_product_attention(q, k, v[..., :3]), explicit)
+
+
 def test_a_query_that_may_attend_to_nothing_gets_zeros():
     q, k, v = random_qkv(queries=3, keys=3)
     mask = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
@@ -99,6 +123,7 @@ def test_masks_by_hand():
         (ValueError, "do not divide", lambda q, k, v: MultiHeadAttention(10, 3)),
         (ValueError, "shared out", lambda q, k, v: MultiHeadAttention(12, 6, n_kv_heads=4)),
         (ValueError, "window", lambda q, k, v: sliding_window_mask(4, 0)),
+        (ValueError, "batch of 1", lambda q, k, v: scaled_dot_product_attention(q[:1], k, v)),
         (ValueError, "even", lambda q, k, v: rotary_angles(torch.arange(3), 5)),
     ],
 )
@@ -158,6 +183,8 @@ def test_cached_attention_equals_uncached(steps):
     torch.testing.assert_close(torch.cat(out, dim=1), layer(x, rotation=rotation))
     with pytest.raises(ValueError, match="room for 6"):
         cache.append(torch.zeros(2, 2, 1, 2), torch.zeros(2, 2, 1, 2))
+    with pytest.raises(ValueError, match="made for batch 2"):
+        cache.append(torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2))
 
 
 def test_attention_without_positions_knows_no_order():

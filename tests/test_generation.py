@@ -81,6 +81,8 @@ def test_generation_ends_at_a_stop_id_and_at_the_context(small):
     assert stopped == tokens[: tokens.index(tokens[4])]
     with pytest.raises(ValueError, match="1 to 16 tokens, not 0"):
         list(generate(small, [], 5))
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        list(generate(small, [1], -1))
 
 
 class Bytes:
@@ -92,8 +94,8 @@ class Bytes:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def decode(self, ids) -> str:
-        return bytes(ids).decode(errors="replace")
+    def decode_bytes(self, ids) -> bytes:
+        return bytes(ids)
 
 
 def test_streaming_holds_back_incomplete_characters(monkeypatch):

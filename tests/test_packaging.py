@@ -18,9 +18,15 @@ def project() -> dict:
 def test_environment_lists_the_same_packages_as_pyproject():
     wanted = {CONDA_NAMES.get(name, name): version for name, version in map(split, project()["dependencies"])}
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    given = dict(split(line) for line in listed if isinstance(line, str) and line != "pip")
-    assert given.pop("python") == project()["requires-python"].removeprefix(">=")
+    given = dict(split(line) for line in listed if isinstance(line, str) and ">=" in line)
     assert given == wanted
+
+
+def test_environment_has_an_exact_python_that_binder_understands_and_installs_the_course():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    python = next(line for line in listed if str(line).startswith("python="))
+    assert numbers(python) >= numbers(project()["requires-python"])
+    assert {"pip": ["-e ."]} in listed
 
 
 def test_constraints_pin_every_dependency_within_its_range():

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from course_lib.attention import scaled_dot_product_attention
 from course_lib.devices import seed_everything
+from course_lib.interpret import heads_off
 from course_lib.transformer import LayerNorm, RMSNorm, TransformerConfig, TransformerLM
 
 LLAMA = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
@@ -80,17 +84,30 @@ def test_config_rejects_what_it_does_not_know(change):
         replace(LLAMA, **change)
 
 
+class OnMeta(TorchDispatchMode):
+    """Fails on any operation that takes or makes a tensor elsewhere; fake tensors alone let an embedding's ids pass."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, out)):
+            assert not isinstance(leaf, torch.Tensor) or leaf.device.type == "meta", f"{function} on {leaf.device}"
+        return out
+
+
 @CONFIGS
 def test_every_tensor_lives_on_the_models_device(config):
-    """Fake tensors on another device than the CPU fail on any operation that mixes the two."""
     with FakeTensorMode():
         with torch.device("meta"):
             model = TransformerLM(config)
             ids = torch.zeros(2, 9, dtype=torch.long)
-        assert model(ids).device.type == "meta"
-        cache = model.new_cache(2, 9)
-        model(ids[:, :4], cache)
-        assert model(ids[:, 4:], cache, mask=torch.ones(5, 9, dtype=torch.bool, device="meta")).device.type == "meta"
+            mask = torch.ones(5, 9, dtype=torch.bool)
+            q = torch.zeros(2, 6, 9, 4)
+        with OnMeta(), heads_off(model, [(0, 1)]):
+            model(ids)
+            cache = model.new_cache(2, 9)
+            model(ids[:, :4], cache)
+            model(ids[:, 4:], cache, mask=mask)
+            scaled_dot_product_attention(q, q, q, causal=True, return_weights=True)
 
 
 def test_only_devices_names_a_device():

@@ -109,10 +109,9 @@ class AttentionExplorer(AnyWidget):
         ids = self._tokenizer.encode(text)
         if not ids:
             raise ValueError("The text is empty: type a word or more.")
-        if len(ids) > MAX_TOKENS:
-            raise ValueError(
-                f"The text has {len(ids)} tokens and {MAX_TOKENS} fit: shorten it by {len(ids) - MAX_TOKENS}."
-            )
+        longest = min(MAX_TOKENS, self._model.config.context_length)
+        if len(ids) > longest:
+            raise ValueError(f"The text has {len(ids)} tokens and {longest} fit: shorten it by {len(ids) - longest}.")
         return ids
 
     @observe("text", "off")

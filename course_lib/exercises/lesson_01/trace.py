@@ -42,7 +42,7 @@ weight = 5 / (5 + 2 + 1)
     "add up to 8. Key 2 scores 0 and still gets 1/8: no finite score gives a weight of exactly 0.",
     hints=(
         "There are three steps: a score for each key, a scaling of the scores, a softmax over the three keys.",
-        "Each score is one dot product. The last two components of q cancel: what is left is twice a logarithm.",
+        "Each score is one dot product. In each one the last two products cancel; twice a logarithm is left.",
         "After dividing by √4 the scores are logarithms; e to the power ln x is x. A score of 0 takes part in the sum too.",
     ),
     mistakes=(

@@ -31,7 +31,7 @@ def _once_per_mask(model: Callable) -> Callable:
 
     def run(ids: Tensor, mask: Tensor | None = None) -> Tensor:
         visible = torch.ones(ids.shape[1], ids.shape[1]).tril().bool()
-        key = (visible if mask is None else visible & mask.cpu()).numpy().tobytes()
+        key = tuple(ids.flatten().tolist()), (visible if mask is None else visible & mask.cpu()).numpy().tobytes()
         if key not in seen:
             seen[key] = model(ids, mask=mask)
         return seen[key]
@@ -53,7 +53,7 @@ def _sink_bits() -> float:
     near = position[:, None] - position < 16
 
     def bits(mask: Tensor) -> float:
-        chances = model(ids, mask=mask)[0].double().softmax(dim=-1)
+        chances = model(ids, mask=mask)[0].float().cpu().softmax(dim=-1)
         return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:])) / (ids.shape[1] - 1)
 
     return bits(near) - bits(near | (position == 0))
@@ -87,8 +87,8 @@ WHAT_IF = Exercise(
     names=_real_model,
     tolerance=0.05,
     stub=f"""\
-{_EXPERIMENT}# Compare model(ids, mask=window) with what happens when every query may see key 0 as well:
-# how many bits per token does position 0 take off the mean loss of the next token?
+{_EXPERIMENT}# model(ids, mask=window) returns the logits (1, query, vocab) of the next tokens. Compare it with a mask that
+# lets every query see key 0 as well: how many bits per token does that take off the mean loss?
 sink_bits = ...
 """,
     solution=_measured(),

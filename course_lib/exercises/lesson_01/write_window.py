@@ -50,7 +50,7 @@ WRITE_WINDOW = Exercise(
     solution=_windowed("(distance >= 0) & (distance < window)"),
     why="A key at distance 0 is the position itself, so a window of w reaches back to distance w − 1. Two conditions, one for "
     "each edge of the band: not the future, and not too far back. Each row then has at least one True, so no softmax is over "
-    "nothing. With it, attention costs length × window instead of length² (arXiv 2004.05150).",
+    "nothing. A kernel that skips what is hidden then costs length × window instead of length²; the mask alone saves nothing.",
     hints=(
         "Draw the mask for length 5 and window 2 on paper, rows are queries, before writing any code.",
         "Two things decide an entry: whether the key lies in the future, and how far back it lies.",
