@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: lab test lint notebooks bench clean
 
 lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
-	$(BIN)/python -m course_lib.assets
+	$(BIN)/python -m course_lib
 	$(BIN)/jupyter lab notebooks/01_attention.ipynb
 
 test: .venv/installed-test lint  ## everything CI checks: library, notebooks, widgets in a real browser

