@@ -1,11 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # in a container one often is root, and Jupyter asks to be told
 
 .PHONY: lab test lint notebooks bench clean
 
 lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
 	$(BIN)/python -m course_lib
-	$(BIN)/jupyter lab notebooks/01_attention.ipynb
+	$(BIN)/jupyter lab $(ROOT) notebooks/01_attention.ipynb
 
 test: .venv/installed-test lint  ## everything CI checks: library, notebooks, widgets in a real browser
 	$(BIN)/python -m pytest

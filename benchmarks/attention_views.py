@@ -1,13 +1,14 @@
 """`AttentionExplorer` beside bertviz's `model_view` and `head_view`: the same maps, in JupyterLab, in one run.
 
 For each length it prints the bytes that the browser gets, the time from running the cell to the first picture, and what the
-page's renderer process holds in memory afterwards. The forward pass is reported apart. Takes about eight minutes.
+page's renderer process holds in memory afterwards. The forward pass is reported apart. Takes about three minutes.
 
 bertviz loads three scripts from a CDN; they come from the npm registry here (`npm` is needed), so that nothing depends on the
-network's speed. The server's limit on a cell's output rate is lifted, else bertviz's output is cut off from 64 tokens on.
+network's speed. The server's limit on a cell's output rate is lifted, else it may cut bertviz's output off.
 """
 
 import contextlib
+import json
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import psutil
 from browser import Notebooks, jupyter_server, launch_chromium
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Error, Page, TimeoutError, sync_playwright
 
 LENGTHS = (16, 64, 256, 512)
-PATIENCE = 90_000  # ms
+PATIENCE = 60_000  # ms
+OPENED = 64  # tokens; of what bertviz sends beyond, only the size is taken: it stops the tool that watches the browser
 LONGEST_STRING = 2**29 - 24  # characters; V8, and so Chromium, holds no longer string, and bertviz sends one
 SCRIPTS = {  # what bertviz asks the CDN for -> npm package and file; npm lacks jQuery 2.0.0
     "require.js": ("requirejs@2.3.6", "requirejs/require.js"),
@@ -35,7 +37,7 @@ text = tokenizer.decode(tokenizer.encode(hamlet)[:{length}])
 ids = tokenizer.encode(text)[:{length}]
 start = time.perf_counter()
 capture = interpret.capture_attention(model, torch.tensor(ids))
-print("forward", time.perf_counter() - start, len(ids))
+print("forward pass over", len(ids), "tokens:", round(time.perf_counter() - start, 2), "s", flush=True)
 """
 SIDES = {
     "AttentionExplorer": ("explorer = AttentionExplorer(model, tokenizer, text)", "explorer"),
@@ -56,7 +58,6 @@ PAINTED = """() => {
     return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((x) => x) && performance.now();
   return document.querySelector("[id^=bertviz] svg :is(rect, line, path, text)") && performance.now();
 }"""
-JSON_BYTES = "import json; print('json', len(json.dumps(attention[0].tolist())) * len(attention))"
 
 
 def renderer_mib() -> float:
@@ -77,29 +78,22 @@ def serve_scripts(page: Page, modules: Path) -> None:
     page.route("**/cdnjs.cloudflare.com/**", fulfil)
 
 
-def printed(page: Page, word: str) -> list[str]:
-    text = page.locator(".jp-OutputArea-output").all_inner_texts()
-    return next(line for line in "\n".join(text).splitlines() if line.startswith(word)).split()[1:]
-
-
 def frame_bytes(frame: dict) -> float:
     binary = frame["opcode"] == 2  # reported in base64
     return len(frame["payloadData"]) * (3 / 4 if binary else 1)
 
 
 def measure(notebooks: Notebooks, side: str, length: int, modules: Path) -> str:
+    if "bertviz" in side and length > OPENED:
+        return json_size(side, length)
     prepare, show = SIDES[side]
     # the last cell shows the view only when it is run a second time, with the clock running
-    weigh = JSON_BYTES if "bertviz" in side else "pass"
     last = f"if armed:\n    shown = {show}\n    if shown is not None:\n        display(shown)\narmed = True"
-    cells = [SETUP.format(length=length), f"{prepare}\narmed = False", weigh, last]
+    cells = [SETUP.format(length=length), f"{prepare}\narmed = False", last]
     page = notebooks.open(cells)
-    serve_scripts(page, modules)
-    if "bertviz" in side and (size := int(printed(page, "json")[0])) > LONGEST_STRING:
-        page.close()
-        return (
-            f"{size / 1e6:,.0f} MB | never: longer than Chromium's longest string, {LONGEST_STRING / 1e6:,.0f} MB | |"
-        )
+    if "bertviz" in side:  # require.js beforehand: bertviz's scripts do not wait for it, and sometimes lose the race
+        serve_scripts(page, modules)
+        page.add_script_tag(path=modules / SCRIPTS["require.js"][1])
     received = []
     session = page.context.new_cdp_session(page)
     session.on("Network.webSocketFrameReceived", lambda event: received.append(frame_bytes(event["response"])))
@@ -108,20 +102,32 @@ def measure(notebooks: Notebooks, side: str, length: int, modules: Path) -> str:
     page.locator(".jp-Notebook .jp-CodeCell .jp-Editor").last.click()
     start = page.evaluate("performance.now()")
     page.keyboard.press("Shift+Enter")
-    try:
-        painted = page.wait_for_function(PAINTED, polling="raf", timeout=PATIENCE).json_value()
-        result = f"{(painted - start) / 1000:.2f} s | {renderer_mib() - before:+,.0f} MiB |"
-    except TimeoutError:
-        result = f"no picture within {PATIENCE // 1000} s | {renderer_mib() - before:+,.0f} MiB |"
-    except Exception as error:
-        result = f"page crashed ({str(error).splitlines()[0][:60]}) | |"
-    with contextlib.suppress(Exception):
-        page.close()
+    result = first_paint(page, start, before)
     return f"{sum(received) / 1e6:,.2f} MB | {result}"
 
 
+def json_size(side: str, length: int) -> str:
+    """What bertviz would send, as the JSON text of the maps, without sending it."""
+    names: dict = {}
+    exec(SETUP.format(length=length) + SIDES[side][0], names)
+    size = sum(len(json.dumps(layer.tolist())) for layer in names["attention"])
+    reason = "longer than Chromium's longest string" if size > LONGEST_STRING else "not opened"
+    return f"{size / 1e6:,.0f} MB | {reason} | |"
+
+
+def first_paint(page: Page, start: float, before: float) -> str:
+    try:
+        painted = page.wait_for_function(PAINTED, polling="raf", timeout=PATIENCE).json_value()
+        seconds = f"{(painted - start) / 1000:.2f} s"
+    except TimeoutError:
+        seconds = f"no picture within {PATIENCE // 1000} s"
+    except Error as error:
+        seconds = f"the page crashed ({str(error).splitlines()[0]})"
+    return f"{seconds} | {renderer_mib() - before:+,.0f} MiB |"
+
+
 def main():
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
         packages = [package for package, _ in SCRIPTS.values()]
         subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, *packages], check=True)
         print(f"bertviz {version('bertviz')}, JupyterLab {version('jupyterlab')}, float32, 30 layers × 9 heads\n")
@@ -133,10 +139,11 @@ def main():
         with jupyter_server(settings.parent) as server:
             for length in LENGTHS:
                 for side in SIDES:
-                    notebooks = Notebooks(server, launch_chromium(playwright), count=1000 * length + len(side))
-                    row = measure(notebooks, side, length, Path(folder) / "node_modules")
-                    print(f"| {length} | {side} | {row}", flush=True)
-                    notebooks.close()
+                    with sync_playwright() as playwright:
+                        notebooks = Notebooks(server, launch_chromium(playwright), count=1000 * length + len(side))
+                        row = measure(notebooks, side, length, Path(folder) / "node_modules")
+                        print(f"| {length} | {side} | {row}", flush=True)
+                        notebooks.close()
 
 
 if __name__ == "__main__":
