@@ -2,7 +2,6 @@
 // Whatever is a token's text goes through textContent or fillText, never through innerHTML.
 
 const GRID = { height: 600, width: 270, smallest: 14, largest: 44 }; // CSS pixels: all heads, and one of them
-const KERNEL_GONE = "The kernel is not running: run the cell again to bring the model back.";
 
 export default { render };
 
@@ -10,23 +9,19 @@ function render({ model, el }) {
   const root = node("div", { className: "course-widget attention-explorer" });
   keepKeys(root);
   const explorer = openExplorer(model, el);
-  const panels = [promptPanel, gridPanel, headPanel, nextPanel].map((panel) => panel(explorer));
+  const panels = [textPanel, gridPanel, headPanel, nextPanel].map((panel) => panel(explorer));
   root.append(node("div", { className: "panels" }, ...panels.map((panel) => panel.element)));
   el.append(root);
 
   explorer.draw = () => panels.forEach((panel) => panel.draw());
+  explorer.announce = panels[0].announce;
   const changes = "change:result change:off change:text change:layer change:head";
   model.on(changes, explorer.draw);
-  // JupyterLab hides everything for one frame while it changes the theme, and what is hidden has no size to draw at.
-  const themes = new MutationObserver(() => requestAnimationFrame(explorer.draw));
-  themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-  const sizes = new ResizeObserver(explorer.draw);
-  sizes.observe(root);
+  const ignoreLooks = onNewLooks(root, explorer.draw);
   return () => {
     explorer.close();
     model.off(changes, explorer.draw);
-    themes.disconnect();
-    sizes.disconnect();
+    ignoreLooks();
   };
 }
 
@@ -35,19 +30,15 @@ function render({ model, el }) {
 function openExplorer(model, el) {
   const maps = new Map(); // "layer,head" -> the whole map, fetched when it is first looked at
   let fetching = null;
-  let running = null; // the {text, off} that the kernel is working on
-  let waiting = null; // the newest {text, off} wanted meanwhile: it replaces any older one
-  let watch = null;
 
   const explorer = {
+    line: openLine(model, el, () => explorer.draw()),
     result: () => model.get("result"),
     layer: () => model.get("layer"),
     head: () => model.get("head"),
     text: () => model.get("text"),
-    off: () => (waiting ?? running)?.off ?? model.get("off"),
+    off: () => explorer.line.pending("run")?.off ?? model.get("off"),
     isOff: (layer, head) => explorer.off().some(([l, h]) => l === layer && h === head),
-    progress: null,
-    error: "",
     draw: () => {},
     announce: () => {},
 
@@ -63,9 +54,8 @@ function openExplorer(model, el) {
     },
 
     run(change) {
-      waiting = { ...(waiting ?? running ?? { text: model.get("text"), off: model.get("off") }), ...change };
-      if (!running) start();
-      explorer.draw();
+      const { text, off } = explorer.line.pending("run") ?? { text: model.get("text"), off: model.get("off") };
+      explorer.line.ask({ type: "run", text, off, ...change });
     },
 
     // The chosen head's map: whole if it is here, else pooled, with the whole one on its way.
@@ -75,7 +65,7 @@ function openExplorer(model, el) {
       const whole = maps.get(`${layer},${head}`);
       if (whole) return { bytes: whole, side: tokens.length, whole: true };
       const bytes = octets(thumbnails).subarray((layer * heads + head) * side * side).subarray(0, side * side);
-      if (side < tokens.length && !fetching && !kernelIsGone()) {
+      if (side < tokens.length && !fetching && !explorer.line.isGone()) {
         fetching = `${layer},${head}`;
         model.send({ type: "map", layer, head });
       }
@@ -88,49 +78,17 @@ function openExplorer(model, el) {
     },
 
     close() {
-      clearInterval(watch);
+      explorer.line.close();
       model.off("msg:custom", receive);
       model.off("change:result", forget);
     },
   };
 
-  function start() {
-    explorer.error = "";
-    [running, waiting] = [waiting, null];
-    if (kernelIsGone()) return stop(KERNEL_GONE);
-    explorer.progress = { done: 0, total: explorer.result().layers };
-    watch = setInterval(() => kernelIsGone() && stop(KERNEL_GONE), 500);
-    model.send({ type: "run", ...running });
-  }
-
-  function stop(error = "") {
-    clearInterval(watch);
-    running = explorer.progress = null;
-    explorer.error = error;
-    if (error) waiting = null;
-    if (waiting) start();
-    explorer.draw();
-  }
-
-  // A restarted kernel knows no widgets; a kernel shut down or cut off answers nothing.
-  function kernelIsGone() {
-    const kernel = model.widget_manager?.kernel;
-    if (el.closest(".jupyter-widgets-disconnected") || kernel === null) return true;
-    return kernel !== undefined && (kernel.isDisposed || kernel.status === "dead" || kernel.connectionStatus === "disconnected");
-  }
-
   function receive(message, buffers) {
-    if (message.type === "map") {
-      maps.set(`${message.layer},${message.head}`, octets(buffers[0]));
-      fetching = null;
-      explorer.draw();
-    }
-    if (message.type === "progress") {
-      explorer.progress = message;
-      explorer.draw();
-    }
-    if (message.type === "done") stop();
-    if (message.type === "error") stop(message.message);
+    if (message.type !== "map") return;
+    maps.set(`${message.layer},${message.head}`, octets(buffers[0]));
+    fetching = null;
+    explorer.draw();
   }
 
   function forget() {
@@ -143,41 +101,13 @@ function openExplorer(model, el) {
   return explorer;
 }
 
-// ---- The text, how far the model is, and what went wrong ----
-
-function promptPanel(explorer) {
-  const input = node("input", { type: "text", value: explorer.text(), ariaLabel: "Text for the model", spellcheck: false });
-  const button = node("button", { className: "primary", textContent: "Run" });
-  const bar = node("progress", { ariaLabel: "Layers done" });
-  const status = node("p", { className: "muted", role: "status" });
-  const error = node("p", { className: "error", role: "alert" });
-  const live = node("p", { className: "unseen", ariaLive: "polite" });
-  const form = node("form", {}, input, button);
-  const element = node("section", { className: "prompt" }, form, bar, node("div", {}, error, status), live);
-  let shownText = explorer.text();
-
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    explorer.run({ text: input.value });
-  });
-  explorer.announce = (text) => (live.textContent = text);
-
-  const draw = soon(() => {
+function textPanel(explorer) {
+  function status() {
     const { layers, heads, tokens } = explorer.result();
-    const { progress } = explorer;
-    if (shownText !== explorer.text()) input.value = shownText = explorer.text();
-    bar.style.visibility = progress ? "visible" : "hidden";
-    bar.max = progress?.total ?? 1;
-    bar.value = progress?.done ?? 0;
-    error.textContent = explorer.error;
-    status.textContent = progress ? progressText(progress) : `${layers} layers × ${heads} heads, ${tokens.length} token${tokens.length === 1 ? "" : "s"}`;
-    status.hidden = explorer.error !== "";
-  });
-  return { element, draw };
-}
-
-function progressText({ done, total }) {
-  return done ? `Running the model: layer ${done} of ${total}` : "Waiting for the kernel …";
+    return `${layers} layers × ${heads} heads, ${counted(tokens.length, "token")}`;
+  }
+  const { line, text } = explorer;
+  return promptPanel({ line, text, label: "Text for the model", run: (text) => explorer.run({ text }), status });
 }
 
 // ---- All heads, layer 0 at the bottom ----

@@ -37,6 +37,19 @@ function keepKeys(element) {
   element.addEventListener("keydown", (event) => isCommand(event) || event.stopPropagation());
 }
 
+// Call `draw` whenever `root` gets another size or the page another theme; return what ends that.
+function onNewLooks(root, draw) {
+  // JupyterLab hides everything for one frame while it changes the theme, and what is hidden has no size to draw at.
+  const themes = new MutationObserver(() => requestAnimationFrame(draw));
+  themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  const sizes = new ResizeObserver(draw);
+  sizes.observe(root);
+  return () => {
+    themes.disconnect();
+    sizes.disconnect();
+  };
+}
+
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // The bytes of a binary part of the widget's state.

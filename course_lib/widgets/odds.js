@@ -1,0 +1,52 @@
+// Probabilities of tokens as bars: filled is `now` and, where there is one, dashed is `before`.
+
+// `before` names the dashed bars; `describe` puts a token's row in words; with `pick`, a token is a button that calls it.
+function oddsChart({ now = "now", before, describe, pick }) {
+  const samples = [["now", now], ["before", before]].filter(([, text]) => text && before);
+  const list = node("ol");
+  const limit = node("span");
+  const axis = node("div", { className: "axis muted" }, node("span", { textContent: "0" }), "probability", limit);
+  const legend = node("p", { className: "samples" }, ...samples.map(([kind, textContent]) => node("span", { className: `sample ${kind}`, textContent })));
+  const element = node("div", { className: "odds" }, ...(before ? [legend] : []), list, axis);
+  const rows = []; // kept and only restyled, so that a bar moves from its old length to its new one
+
+  function newRow(index) {
+    const parts = {
+      chip: node(pick ? "button" : "span", { className: "chip" }),
+      now: node("i", { className: "now" }),
+      before: node("i", { className: "before", hidden: !before }),
+      value: node("b"),
+      note: node("span", { className: "note muted" }),
+      element: node("li"),
+    };
+    if (pick) parts.chip.addEventListener("click", () => pick(rows[index].token));
+    const track = node("span", { className: "track" }, parts.now, parts.before);
+    parts.element.append(parts.chip, track, parts.value, ...(pick ? [parts.note] : []));
+    return parts;
+  }
+
+  function show(tokens) {
+    const most = Math.max(...tokens.flatMap(({ now, before = 0 }) => [now, before]));
+    const scale = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => limit >= most) ?? 1;
+    tokens.forEach((token, index) => {
+      const row = (rows[index] ??= newRow(index));
+      row.token = token;
+      Object.assign(row.chip, { textContent: token.chip, title: `${JSON.stringify(token.piece)}, id ${token.id}` });
+      row.now.style.width = `${(100 * token.now) / scale}%`;
+      row.before.style.width = `${(100 * (token.before ?? 0)) / scale}%`;
+      row.value.textContent = twoDigits(token.now);
+      row.note.textContent = token.note ?? "";
+      row.element.ariaLabel = describe(token);
+    });
+    const shown = rows.slice(0, tokens.length).map((row) => row.element);
+    if (list.childElementCount !== shown.length) list.replaceChildren(...shown); // a row that stays keeps its focus
+    limit.textContent = scale;
+  }
+
+  return { element, show };
+}
+
+// Two significant digits, as in every picture of the course.
+function twoDigits(probability) {
+  return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
+}
