@@ -1,9 +1,10 @@
-"""Look inside a running model: attention maps, value lengths, heads switched off, the largest tensor of a computation.
+"""Look inside a running model: attention maps, value lengths, what each layer would predict, heads switched off, memory.
 
 Everything here attaches to the model from outside with PyTorch's module hooks and is gone when it is done: the ordinary
 forward pass has no branch, no flag and no cost for it.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib.transformer import TransformerLM
 
-__all__ = ["Capture", "capture_attention", "heads_off", "largest_tensor", "value_norms"]
+__all__ = ["Capture", "Lens", "capture_attention", "heads_off", "largest_tensor", "logit_lens", "value_norms"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,74 @@ def value_norms(model: TransformerLM, ids: Tensor) -> Tensor:
     cache = model.new_cache(1, len(ids))
     model.residual(ids[None].to(model.embedding.weight.device), cache)
     return torch.stack([layer.values[0].float().norm(dim=-1) for layer in cache]).cpu()
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What the residual stream would predict if the model ended after each layer; all on the CPU.
+
+    The first axis is the depth: 0 is the embedding, i + 1 is the stream after layer i, and the last one is the whole model.
+    Ranks are int64 and count from 1, the likeliest token; probabilities and entropies are float32.
+
+    `top_ids`, `top_probabilities` (depth, position, top): the likeliest tokens, likeliest first.
+    `entropy` (depth, position): of the whole distribution, in bits.
+    `answer` (position): the whole model's likeliest next token; `answer_probability` and `answer_rank` (depth, position).
+    `actual_probability`, `actual_rank` (depth, position − 1): those of the token that comes next in the text.
+    """
+
+    top_ids: Tensor
+    top_probabilities: Tensor
+    entropy: Tensor
+    answer: Tensor
+    answer_probability: Tensor
+    answer_rank: Tensor
+    actual_probability: Tensor
+    actual_rank: Tensor
+
+
+@torch.inference_mode()
+def logit_lens(
+    model: TransformerLM, ids: Tensor, top: int = 10, on_layer: Callable[[int, int], None] | None = None
+) -> Lens:
+    """Read the residual stream of `model` on `ids` (position,) after every layer with the model's own unembedding.
+
+    This is the logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens"). Only the last layer was trained to be
+    read so. What an early layer holds may lie in directions that the unembedding does not look at, so that a poor reading
+    does not show that nothing is there; the tuned lens (arXiv 2303.08112) learns a translation for each layer.
+
+    The logits of one depth are held at a time. `on_layer(done, of)` is called after each.
+    """
+    streams = []
+    with ExitStack() as stack:
+        keep_input = model.blocks[0].register_forward_pre_hook(lambda _module, args: streams.append(args[0]))
+        stack.callback(keep_input.remove)
+        for block in model.blocks:
+            hook = block.register_forward_hook(lambda _module, _args, output: streams.append(output))
+            stack.callback(hook.remove)
+        ids = ids.to(model.embedding.weight.device)
+        answer = model(ids[None])[0].argmax(dim=-1)
+
+    readings = []
+    for stream in streams:
+        readings.append(_read(model.unembed(model.final_norm(stream))[0].float(), answer, ids[1:], top))
+        if on_layer is not None:
+            on_layer(len(readings), len(streams))
+    top_ids, top_probabilities, entropy, *followed = map(torch.stack, zip(*readings, strict=True))
+    return Lens(top_ids, top_probabilities, entropy, answer.cpu(), *followed)
+
+
+def _read(logits: Tensor, answer: Tensor, actual: Tensor, top: int) -> tuple[Tensor, ...]:
+    """Return one depth of every tensor of a `Lens` but `answer`, in its order, from `logits` (position, vocab)."""
+    log_probabilities = logits.log_softmax(dim=-1)
+    probabilities = log_probabilities.exp()
+    likeliest = log_probabilities.topk(min(top, logits.shape[-1]))
+    entropy = -(probabilities * log_probabilities).sum(dim=-1) / math.log(2)
+    readings = [likeliest.indices, likeliest.values.exp(), entropy]
+    for target in (answer, actual):
+        chosen = logits[: len(target)].gather(-1, target[:, None])  # (position, 1)
+        readings.append(probabilities[: len(target)].gather(-1, target[:, None])[:, 0])
+        readings.append((logits[: len(target)] > chosen).sum(dim=-1) + 1)
+    return tuple(reading.cpu() for reading in readings)
 
 
 def largest_tensor(compute: Callable[[], object]) -> int:
