@@ -1,7 +1,8 @@
 """The course's live widgets: one Python class each, with its picture drawn in the browser."""
 
 from course_lib.widgets.attention_explorer import AttentionExplorer
+from course_lib.widgets.attention_stepper import AttentionStepper
 from course_lib.widgets.exercise_check import ExerciseCheck, check
 from course_lib.widgets.predict import Predict
 
-__all__ = ["AttentionExplorer", "ExerciseCheck", "Predict", "check"]
+__all__ = ["AttentionExplorer", "AttentionStepper", "ExerciseCheck", "Predict", "check"]
