@@ -18,9 +18,13 @@ __all__ = [
     "attention_ramp",
     "chip",
     "css_variables",
+    "show_clocks",
     "show_curves",
+    "show_head_kinds",
     "show_heads",
     "show_matrix",
+    "show_multi_head",
+    "show_owners",
     "show_tokens",
 ]
 
@@ -150,8 +154,12 @@ def show_curves(
     log_x: bool = False,
     log_y: bool = False,
     level: tuple[float, str] | None = None,
+    edge: tuple[float, str] | None = None,
 ) -> None:
-    """Draw named curves over `x`; `level` is a height to mark and its name. Few points get markers, and ticks at each."""
+    """Draw named curves over `x`; `level` is a height and `edge` an x to mark, each with its name.
+
+    Few points get markers, and ticks at each.
+    """
     _, ax = plt.subplots(figsize=(7.5, 3.4))
     few = len(x) <= 12
     if len(curves) > len(_SERIES):
@@ -161,6 +169,9 @@ def show_curves(
     if level is not None:
         ax.axhline(level[0], color=PALETTE["light"]["residual"], linewidth=1)
         ax.annotate(level[1], (1, level[0]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    if edge is not None:
+        ax.axvline(edge[0], color=PALETTE["light"]["residual"], linewidth=1)
+        ax.annotate(f" {edge[1]}", (edge[0], 0), xycoords=("data", "axes fraction"), ha="left", va="bottom")
     if log_x:
         ax.set_xscale("log", base=2)
         ax.set_xticks(x, [f"{tick:,}" for tick in x])
@@ -174,5 +185,119 @@ def show_curves(
     plt.show()
 
 
+@matplotlib.rc_context(_STYLE)
+def show_multi_head(n_positions: int = 5, d_model: int = 12, n_heads: int = 3) -> None:
+    """Draw the shapes of causal multi-head attention: split into heads, attend in each, set side by side, project."""
+    d_head, space = d_model // n_heads, 2
+    tall = n_heads * (n_positions + space) - space  # the heads one below the other, in cells
+    _, ax = plt.subplots(figsize=(9.6, 3.2))
+    x = 0
+
+    def stage(title: str, width: int, role: str, arrow: str = "") -> None:
+        """Draw one grid a head, below each other where they are narrower than the model, and the arrow that leads there."""
+        nonlocal x
+        if arrow:
+            ax.annotate("", (x + 5.2, tall / 2), (x + 0.8, tall / 2), arrowprops={"arrowstyle": "->", "lw": 1.5})
+            ax.text(x + 3, tall / 2 - 0.7, arrow, ha="center", va="bottom", fontsize=11)
+            x += 6
+        stacked = width < d_model
+        for head in range(n_heads):
+            left, top = (x, head * (n_positions + space)) if stacked else (x + head * d_head, (tall - n_positions) / 2)
+            tint = 0 if role == "residual" else head  # W_O has mixed the heads
+            colours = _head_tints(role, n_heads)[tint] if role else _light_ramp()(_even_causal(n_positions))
+            _grid(ax, left, top, np.broadcast_to(colours, (n_positions, width if stacked else d_head, 4)))
+            if role not in ("", "residual"):
+                middle = (left + (width if stacked else d_head) / 2, top + n_positions / 2)
+                ax.text(*middle, str(head), ha="center", va="center", weight="bold")
+        shape = f"{n_heads} × {n_positions} × {width}" if stacked else f"{n_positions} × {width}"
+        ax.text(x + width / 2, -0.8, title, ha="center", va="bottom")
+        ax.text(x + width / 2, tall + 0.8, shape, ha="center", va="top", family="monospace")
+        x += width
+
+    stage("$x\\,W_Q$", d_model, "query")
+    stage("queries", d_head, "query", "split")
+    stage("weights", n_positions, "", "· keys")
+    stage("mixtures", d_head, "value", "· values")
+    stage("side by side", d_model, "value", "join")
+    stage("output", d_model, "residual", "$\\cdot\\,W_O$")
+    ax.set(xlim=(-0.2, x + 0.2), ylim=(tall + 3, -3), aspect="equal")
+    ax.axis("off")
+    plt.show()
+
+
+@matplotlib.rc_context(_STYLE)
+def show_owners(panels: Mapping[str, np.ndarray]) -> None:
+    """Draw which head each number of x W_Q goes to: `panels` maps a title to head indices (position, number)."""
+    _, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 2.9))
+    for ax, (title, owners) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        owners = np.asarray(owners)
+        _grid(ax, -0.5, -0.5, np.asarray(_head_tints("query", owners.max() + 1))[owners])
+        for (position, number), head in np.ndenumerate(owners):
+            ax.text(number, position, str(head), ha="center", va="center", fontsize=11)
+        ax.set(xticks=[], yticks=range(len(owners)), aspect="equal", title=title)
+        ax.set(xlim=(-0.6, owners.shape[1] - 0.4), ylim=(len(owners) - 0.4, -0.6), ylabel="position")
+        ax.set_xlabel("numbers of $x\\,W_Q$, each marked with its head")
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    plt.show()
+
+
+@matplotlib.rc_context(_STYLE)
+def show_head_kinds(kinds: Sequence[Sequence[str]], names: Mapping[str, str]) -> None:
+    """Draw a letter for every head (layer, head), layer 0 at the bottom; `names` maps each letter to what it stands for."""
+    kinds = np.asarray(kinds)
+    n_layers, n_heads = kinds.shape
+    colours = dict(zip(names, matplotlib.colormaps["Pastel1"].colors, strict=False))
+    _, ax = plt.subplots(figsize=(7.2, 0.8 + 0.205 * n_layers))
+    _grid(ax, -0.5, -0.5, np.array([[colours[kind] for kind in row] for row in kinds]))
+    for (layer, head), kind in np.ndenumerate(kinds):
+        ax.text(head, layer, kind, ha="center", va="center", fontsize=11)
+    for row, (letter, name) in enumerate(names.items()):
+        at = n_layers - 2 - 2 * row
+        _grid(ax, n_heads + 0.7, at - 0.5, np.array([[colours[letter]]]))
+        ax.text(n_heads + 1.2, at, letter, ha="center", va="center", fontsize=11)
+        ax.text(n_heads + 2.2, at, f"{name}: {(kinds == letter).sum()}", va="center")
+    ax.set(xticks=range(n_heads), yticks=range(0, n_layers, 5), ylabel="layer", xlim=(-0.6, 2.1 * n_heads))
+    ax.set_ylim(-0.6, n_layers - 0.4)
+    ax.set_xlabel("head", x=1 / 2.1 / 2)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    plt.show()
+
+
+@matplotlib.rc_context(_STYLE)
+def show_clocks(angles) -> None:
+    """Draw the angle of each pair at each position as a clock hand: `angles` (pair, position) in radians."""
+    angles = np.asarray(angles, dtype=float)
+    n_pairs, n_positions = angles.shape
+    _, ax = plt.subplots(figsize=(1.3 + 0.62 * n_positions, 0.8 + 0.62 * n_pairs))
+    for (pair, position), angle in np.ndenumerate(angles):
+        ax.add_patch(plt.Circle((position, pair), 0.42, fill=False, color=PALETTE["light"]["residual"]))
+        tip = (position + 0.4 * np.cos(angle), pair - 0.4 * np.sin(angle))  # the axis of pairs points down
+        ax.annotate("", tip, (position, pair), arrowprops={"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "lw": 1.8})
+    ax.set(xlim=(-0.6, n_positions - 0.4), ylim=(n_pairs - 0.4, -0.6), aspect="equal")
+    ax.set(xticks=range(n_positions), yticks=range(n_pairs), xlabel="position", ylabel="pair")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    plt.show()
+
+
 def _light_ramp() -> matplotlib.colors.Colormap:
     return matplotlib.colors.ListedColormap(attention_ramp("light") / 255)
+
+
+def _grid(ax: plt.Axes, left: float, top: float, colours: np.ndarray) -> None:
+    """Draw a grid of unit cells (row, column), filled with `colours` (row, column, RGB or RGBA)."""
+    for row, column in np.ndindex(colours.shape[:2]):
+        corner = (left + column, top + row)
+        ax.add_patch(plt.Rectangle(corner, 1, 1, facecolor=colours[row, column], edgecolor="white", linewidth=0.8))
+
+
+def _head_tints(role: str, n_heads: int) -> list[tuple]:
+    """Return one tint of the role's colour for each head, light to dark, light enough for black text."""
+    return [matplotlib.colors.to_rgba(PALETTE["light"][role], alpha) for alpha in np.linspace(0.2, 0.6, n_heads)]
+
+
+def _even_causal(n: int) -> np.ndarray:
+    """Return causal weights (query, key) that give each position and its past the same weight."""
+    return np.tril(np.ones((n, n))) / np.arange(1, n + 1)[:, None]

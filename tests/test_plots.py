@@ -78,3 +78,42 @@ def test_curves_carry_their_numbers_and_two_cues():
     first, second = plt.gcf().axes[0].lines[:2]
     assert list(first.get_ydata()) == [1, 2, 3]
     assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
+
+
+def test_a_height_and_an_x_can_be_marked():
+    plots.show_curves([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", level=(1.5, "bound"), edge=(2, "trained to here"))
+    ax = plt.gcf().axes[0]
+    assert [text.get_text().strip() for text in ax.texts] == ["bound", "trained to here"]
+    assert set(ax.lines[1].get_ydata()) == {1.5} and set(ax.lines[2].get_xdata()) == {2}
+
+
+def test_shapes_of_multi_head_attention():
+    plots.show_multi_head(n_positions=5, d_model=12, n_heads=3)
+    texts = [text.get_text() for text in plt.gcf().axes[0].texts]
+    assert [text for text in texts if "×" in text] == [
+        "5 × 12",
+        "3 × 5 × 4",
+        "3 × 5 × 5",
+        "3 × 5 × 4",
+        "5 × 12",
+        "5 × 12",
+    ]
+    cells = 5 * (12 + 12 + 3 * 5 + 12 + 12 + 12)
+    assert len(plt.gcf().axes[0].patches) == cells
+
+
+def test_owners_and_kinds_carry_a_letter_beside_the_colour():
+    plots.show_owners({"one": [[0, 0, 1, 1], [0, 0, 1, 1]], "other": [[0, 0, 0, 0], [1, 1, 1, 1]]})
+    assert [[text.get_text() for text in ax.texts] for ax in plt.gcf().axes] == [list("00110011"), list("00001111")]
+    plots.show_head_kinds([["S", "P"], ["S", "S"], ["P", "S"]], {"P": "token before", "S": "sink"})
+    ax = plt.gcf().axes[0]
+    assert ax.get_ylim()[0] < ax.get_ylim()[1]  # layer 0 at the bottom
+    assert [text.get_text() for text in ax.texts][6:] == ["P", "token before: 2", "S", "sink: 4"]
+
+
+def test_clocks_turn_counter_clockwise_from_three_o_clock():
+    plots.show_clocks([[0, np.pi / 2]])
+    ax = plt.gcf().axes[0]
+    tips = [text.xy for text in ax.texts]
+    assert tips[0] == pytest.approx((0.4, 0)) and tips[1] == pytest.approx((1, -0.4))
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # so that −0.4 is up
