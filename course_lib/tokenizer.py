@@ -8,26 +8,32 @@ A text goes through four steps (GPT-2, Radford et al. 2019, section 2.2; the mer
 4. Neighbouring symbols are merged, always the pair that training learned first, until no known pair is left.
 
 Files write a byte as a printable character: `A` stays `A`, the space becomes `Ġ`, the newline `Ċ`.
+
+What differs between GPT-2, SmolLM2, Llama 3, Qwen 3, OLMo 2 and the later Mistral models is data: the regular expression,
+a Unicode normal form, the tokens before a text. Llama 2, the first Mistral and Gemma merge characters instead of bytes: see
+`tokenizer_sentencepiece.py`.
 """
 
 import codecs
-import json
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import index
 from pathlib import Path
 
 import regex
 
-__all__ = ["Tokenizer"]
+__all__ = ["BYTE_ALPHABET", "GPT2_WORDS", "MergeStep", "Tokenizer"]
 
-_WORD = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+GPT2_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """GPT-2's words: a contraction's ending; letters, digits or signs with the space before them; other white space."""
 
 _DIGIT = regex.compile(r"(\p{N})")
 _CACHED_WORDS = 1 << 16  # a few MiB; all of Shakespeare has 36,000 different words
+_CACHED_LENGTH = 100  # characters; a longer word hardly comes twice
 
 
 def _byte_alphabet() -> dict[int, int]:
@@ -40,6 +46,9 @@ def _byte_alphabet() -> dict[int, int]:
 _CHARACTER_OF_BYTE = _byte_alphabet()
 _BYTE_OF_CHARACTER = {character: byte for byte, character in _CHARACTER_OF_BYTE.items()}
 
+BYTE_ALPHABET = frozenset(map(chr, _BYTE_OF_CHARACTER))
+"""The 256 characters that byte-level vocabularies are written in."""
+
 
 def _as_hex(error: UnicodeDecodeError) -> tuple[str, int]:
     return "".join(f"<0x{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
@@ -48,19 +57,42 @@ def _as_hex(error: UnicodeDecodeError) -> tuple[str, int]:
 codecs.register_error("course_lib.hex", _as_hex)
 
 
+@dataclass(frozen=True)
+class MergeStep:
+    """The tokens of a word at one moment of its merging: their `ids`, and their `pieces` as `Tokenizer.piece` shows them.
+
+    `rank` is the place of the pair that was merged last in `Tokenizer.merges` (0 was learned first), and `position` is where
+    in `ids` the merged token stands. Both are None before the first merge. A step with a position and no rank takes the whole
+    word from the vocabulary (`ignore_merges`).
+    """
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    rank: int | None = None
+    position: int | None = None
+
+
 class Tokenizer:
-    """A byte-level BPE tokenizer, the kind that GPT-2 and SmolLM2 use.
+    """A byte-level BPE tokenizer, the kind that GPT-2, SmolLM2, Llama 3 and Qwen 3 use.
 
     `vocab` maps each token, written in the byte alphabet, to its id. `merges` are the pairs of tokens in the order in which
-    training learned them. `special_tokens` map literal text to ids. With `split_digits`, every digit is a word of its own
-    (SmolLM2); without, a run of digits is one word (GPT-2). `chat_template` is a Jinja template of the model's dialogue
-    format. `end_tokens` are the tokens that end a turn.
+    training learned them. `special_tokens` map literal text to ids. How a text is cut and merged:
+
+    - `words` is a regular expression for a word; what it does not match is a word too. With `split_digits`, every digit is a
+      word of its own first (SmolLM2).
+    - `normal_form` is the Unicode normal form that a text is brought into, such as "NFC" (Qwen 3), or None. Special tokens
+      are cut out before that, those in `normalised_tokens` after it.
+    - With `ignore_merges`, a word that is in the vocabulary is that token, whatever its merges are (Llama 3).
+
+    What a model needs besides: `start_tokens` stood before every text in its training (Llama 3's `<|begin_of_text|>`), and
+    `end_tokens` end a turn. `chat_template` is a Jinja template of its dialogue format, and `named_tokens` are what the
+    template knows by name, such as {"bos_token": "<s>"}.
 
     Ids equal those of the `tokenizers` library. Like it, `encode` leaves out a byte for which the vocabulary has no token:
     SmolLM2 lacks the control characters 4, 6, 19, 20, 22 and 29, and bytes with which only unassigned code points begin.
 
-    Raises ValueError if two tokens share an id, a token is not written in the byte alphabet, a merge makes no token, or an
-    end token has no id.
+    Raises ValueError if two tokens share an id, a token is not written in the byte alphabet, a merge makes no token, or a
+    start or end token has no id.
     """
 
     def __init__(
@@ -69,20 +101,31 @@ class Tokenizer:
         merges: list[tuple[str, str]],
         special_tokens: dict[str, int],
         *,
+        words: str = GPT2_WORDS,
         split_digits: bool = False,
-        chat_template: str | None = None,
+        normal_form: str | None = None,
+        normalised_tokens: Collection[str] = (),
+        ignore_merges: bool = False,
+        start_tokens: tuple[str, ...] = (),
         end_tokens: tuple[str, ...] = (),
+        chat_template: str | None = None,
+        named_tokens: Mapping[str, str] | None = None,
     ):
         ids = vocab | special_tokens
-        _check(vocab, merges, special_tokens, end_tokens)
         self.vocab, self.merges, self.special_tokens = vocab, merges, special_tokens
-        self.split_digits, self.chat_template, self.end_tokens = split_digits, chat_template, end_tokens
+        self.words, self.split_digits, self.normal_form = words, split_digits, normal_form
+        self.normalised_tokens, self.ignore_merges = frozenset(normalised_tokens), ignore_merges
+        self.start_tokens, self.end_tokens = start_tokens, end_tokens
+        self.chat_template, self.named_tokens = chat_template, dict(named_tokens or {})
+        self._check(ids)
+        self.start_ids = tuple(ids[token] for token in start_tokens)
         self.end_ids = frozenset(ids[token] for token in end_tokens)
         self._token = {i: token for token, i in ids.items()}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        longest_first = sorted(special_tokens, key=len, reverse=True)
-        self._special = re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
-        self._ids_of_word: dict[str, list[int]] = {}
+        self._word = regex.compile(f"{words}|(?s:(?!{words}).)+")
+        self._special = _any_of(special_tokens.keys() - self.normalised_tokens)
+        self._special_after = _any_of(self.normalised_tokens)
+        self._ids_of_word: dict[str, tuple[int, ...]] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -99,6 +142,19 @@ class Tokenizer:
 
         Raises ValueError if the text has a lone surrogate, which is half a character and has no UTF-8 bytes.
         """
+        return list(chain.from_iterable(self.encode_words(text)))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return what a model is given to continue `text`: `start_ids`, unless the text writes them out, and its ids.
+
+        Raises as `encode` does.
+        """
+        ids = self.encode(text)
+        start = list(self.start_ids)
+        return ids if ids[: len(start)] == start else start + ids
+
+    def encode_words(self, text: str) -> Iterator[tuple[int, ...]]:
+        """Yield the ids of `text` word by word: no token spans two words, and a special token is one. Raises as `encode`."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -107,35 +163,78 @@ class Tokenizer:
                 "which has no UTF-8 bytes; mend the text with "
                 "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             ) from None
-        ids = []
-        for i, part in enumerate(self._special.split(text)):
+        for i, raw in enumerate(self._special.split(text)):
             if i % 2:  # split() puts what it found between what it left
-                ids.append(self.special_tokens[part])
+                yield (self.special_tokens[raw],)
                 continue
-            for word in self._words(part):
-                ids += self._encode_word(word)
-        return ids
+            for j, part in enumerate(self._special_after.split(self._normalise(raw))):
+                if j % 2:
+                    yield (self.special_tokens[part],)
+                    continue
+                yield from map(self._encode_word, self._words(part, starts_text=i == j == 0))
 
-    def _words(self, text: str) -> Iterable[str]:
+    def merge_steps(self, word: str) -> list[MergeStep]:
+        """Replay how `word` becomes tokens: its bytes first, then its tokens after each merge; the last are those of `encode`.
+
+        Raises ValueError unless `word` is exactly one word, with the space before it if it has one: `" mat"`.
+        """
+        cut = list(self._cut(self._normalise(word)))
+        if len(cut) != 1:
+            raise ValueError(f"{word!r} should be one word, but this tokenizer cuts it into {len(cut)}: {cut}")
+        symbols = self._symbols(self._write(cut[0]))
+        steps = [self._step(symbols)]
+        for rank, left in self._merging(symbols):
+            steps.append(self._step(symbols, rank, sum(map(bool, symbols[:left]))))
+        ids = self._encode_word(cut[0])
+        if steps[-1].ids != ids:
+            steps.append(self._step([self._token[ids[0]]], None, 0))
+        return steps
+
+    def _step(self, symbols: list[str], rank: int | None = None, position: int | None = None) -> MergeStep:
+        ids = tuple(self.vocab[symbol] for symbol in symbols if symbol)
+        return MergeStep(ids, tuple(map(self.piece, ids)), rank, position)
+
+    def _normalise(self, text: str) -> str:
+        return text if self.normal_form is None else unicodedata.normalize(self.normal_form, text)
+
+    def _words(self, text: str, starts_text: bool) -> Iterable[str]:
+        return self._cut(text)
+
+    def _cut(self, text: str) -> Iterable[str]:
         """Cut `text` into words; digits first, so that a digit ends a run of white space just as the text's end does."""
         pieces = _DIGIT.split(text) if self.split_digits else [text]
-        return (word for piece in pieces for word in _WORD.findall(piece))
+        return (word for piece in pieces for word in self._word.findall(piece))
 
-    def _encode_word(self, word: str) -> list[int]:
+    def _encode_word(self, word: str) -> tuple[int, ...]:
         ids = self._ids_of_word.get(word)
         if ids is None:
-            ids = [self.vocab[symbol] for symbol in self._merge(word)]
-            if len(self._ids_of_word) < _CACHED_WORDS:
+            written = self._write(word)
+            symbols = [written] if self.ignore_merges and written in self.vocab else self._merge(written)
+            ids = tuple([self.vocab[symbol] for symbol in symbols])
+            if len(self._ids_of_word) < _CACHED_WORDS and len(word) <= _CACHED_LENGTH:
                 self._ids_of_word[word] = ids
         return ids
 
-    def _merge(self, word: str) -> list[str]:
-        """Merge the bytes of `word` in O(n log n): a heap holds the known pairs, a linked ring the symbols.
+    def _write(self, word: str) -> str:
+        """Write a word as the vocabulary writes it."""
+        return word.encode().decode("latin-1").translate(_CHARACTER_OF_BYTE)  # latin-1: one character a byte
 
+    def _symbols(self, written: str) -> list[str]:
+        """Return the tokens that merging begins with."""
+        return [character for character in written if character in self.vocab]
+
+    def _merge(self, written: str) -> list[str]:
+        symbols = self._symbols(written)
+        for _ in self._merging(symbols):
+            pass
+        return [symbol for symbol in symbols if symbol]
+
+    def _merging(self, symbols: list[str]) -> Iterator[tuple[int, int]]:
+        """Merge `symbols` in place in O(n log n): a heap holds the known pairs, a linked ring the symbols.
+
+        After each merge, yield its rank and where the merged symbol stands; where its right half stood is then empty.
         The plain way, which looks through the whole word for each merge, needs minutes for a word of 100,000 letters.
         """
-        written = word.encode().decode("latin-1").translate(_CHARACTER_OF_BYTE)  # latin-1: one character a byte
-        symbols = [character for character in written if character in self.vocab]
         end = len(symbols)
         symbols.append("")  # closes the ring, and is part of no pair
         before, after = [end, *range(end)], [*range(1, end + 1), 0]
@@ -155,7 +254,7 @@ class Tokenizer:
                 pair = symbols[i], symbols[after[i]]
                 if pair in self._ranks:
                     heappush(heap, (self._ranks[pair], i))
-        return [symbol for symbol in symbols if symbol]
+            yield rank, left
 
     # ---------------------------------------------------------------- ids to text
 
@@ -184,6 +283,9 @@ class Tokenizer:
                 f"{index(id)} is no id of this tokenizer, which has {self.vocab_size} tokens, 0 to {max(self._token)}; "
                 "were the ids made by another tokenizer?"
             )
+        return self._bytes_of(token)
+
+    def _bytes_of(self, token: str) -> bytes:
         if token in self.special_tokens:
             return token.encode()
         return token.translate(_BYTE_OF_CHARACTER).encode("latin-1")
@@ -193,115 +295,50 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` reads too, and `tokenizer_config.json`.
 
-        Raises ValueError for more than one end token: `tokenizer_config.json` has room for one.
+        That has room for one end token; where there are more, their ids go into `generation_config.json`.
         """
-        if len(self.end_tokens) > 1:
-            raise ValueError(f"tokenizer_config.json has room for one end token, but there are {self.end_tokens}")
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        special = sorted(self.special_tokens.items(), key=lambda token_and_id: token_and_id[1])
-        pre_tokenizer = (
-            {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]} if self.split_digits else _BYTE_LEVEL
-        )
-        tokenizer = {
-            "version": "1.0",
-            "added_tokens": [{"id": i, "content": token, **flags} for token, i in special],
-            "normalizer": None,
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": None,
-            "decoder": _BYTE_LEVEL,
-            "model": {"type": "BPE", "vocab": self.vocab, "merges": self.merges},
-        }
-        config = {"chat_template": self.chat_template, "eos_token": next(iter(self.end_tokens), None)}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        from course_lib import tokenizer_files  # only now: it imports this module
+
+        tokenizer_files.save(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """Read what `save`, or `save_pretrained` of `transformers`, wrote into `folder`.
 
-        That is `tokenizer.json` and, where there is one, `tokenizer_config.json` (end token, chat template) and
-        `chat_template.jinja`. Raises ValueError that names whatever in `tokenizer.json` would be read differently here.
+        That is `tokenizer.json` and, where they are there, `tokenizer_config.json` (named tokens, chat template),
+        `chat_template.jinja`, and `generation_config.json`, whose end tokens are added. Raises ValueError that names whatever
+        in `tokenizer.json` would be read differently here.
         """
-        path = folder / "tokenizer.json"
-        spec = json.loads(path.read_bytes())
-        if unsupported := _unsupported(spec):
-            raise ValueError(
-                f"{path} needs {', '.join(unsupported)}; supported is byte-level BPE as GPT-2 and SmolLM2 have it: words by "
-                "GPT-2's regular expression, digits apart or not, nothing normalised or added"
-            )
-        config_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-        config = json.loads(config_path.read_bytes()) if config_path.is_file() else {}
-        end_token = config.get("eos_token")
-        if isinstance(end_token, dict):  # the token with its flags
-            end_token = end_token["content"]
-        merges = spec["model"]["merges"]
-        return cls(
-            spec["model"]["vocab"],
-            [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in merges],  # older files: "Ġ t"
-            {token["content"]: token["id"] for token in spec["added_tokens"]},
-            split_digits=_DIGITS in _pre_tokenizers(spec),
-            chat_template=template_path.read_text("utf-8") if template_path.is_file() else config.get("chat_template"),
-            end_tokens=() if end_token is None else (end_token,),
-        )
+        from course_lib import tokenizer_files  # only now: it imports this module
+
+        return tokenizer_files.load(folder)
+
+    # ---------------------------------------------------------------- what would go wrong later
+
+    def _check(self, ids: dict[str, int]) -> None:
+        token_of_id = {i: token for token, i in ids.items()}
+        for token, i in ids.items():
+            if token_of_id[i] != token:
+                raise ValueError(f"tokens {token!r} and {token_of_id[i]!r} share the id {i}; each needs its own")
+        self._check_spelling()
+        for left, right in self.merges:
+            if left + right not in self.vocab:
+                raise ValueError(f"merging {left!r} with {right!r} needs {left + right!r} in the vocabulary")
+        for kind, tokens in (("start", self.start_tokens), ("end", self.end_tokens)):
+            for token in tokens:
+                if token not in ids:
+                    raise ValueError(f"the {kind} token {token!r} is not in the vocabulary")
+
+    def _check_spelling(self) -> None:
+        foreign = set("".join(self.vocab)) - BYTE_ALPHABET
+        for token in self.vocab.keys() - self.special_tokens.keys() if foreign else ():
+            if not foreign.isdisjoint(token):
+                raise ValueError(
+                    f"token {token!r} is not written in GPT-2's byte alphabet; should it be a special token?"
+                )
 
 
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_DIGITS = {"type": "Digits", "individual_digits": True}
-
-
-def _pre_tokenizers(spec: dict) -> list[dict]:
-    """Return the steps that cut a text into words, without the ways of writing `_BYTE_LEVEL` that change no id."""
-    outer = spec["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []}
-    steps = outer["pretokenizers"] if outer["type"] == "Sequence" else [outer]
-    return [_BYTE_LEVEL | step | {"trim_offsets": True} if step["type"] == "ByteLevel" else step for step in steps]
-
-
-def _unsupported(spec: dict) -> list[str]:
-    """Return what the contents of a `tokenizer.json` ask for that `Tokenizer` does not do."""
-    model, post_processor = spec["model"], spec.get("post_processor") or {"special_tokens": {}}
-    supported = {
-        "normalizer": spec.get("normalizer") is None,
-        "pre_tokenizer": _pre_tokenizers(spec) in ([_BYTE_LEVEL], [_DIGITS, _BYTE_LEVEL]),
-        "post_processor": post_processor.get("type") == "ByteLevel" or post_processor.get("special_tokens") == {},
-        "decoder": (spec["decoder"] or {}).get("type") == "ByteLevel",
-    }
-    found = [f"{name} {json.dumps(spec[name])}" for name, fine in supported.items() if not fine]
-    if model.get("type", "BPE") != "BPE":  # the oldest files leave the type out
-        return [*found, f"a model of type {model['type']}"]
-    options = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-        "ignore_merges",
-    )
-    found += [f"the model's {name} {model[name]!r}" for name in options if model.get(name)]
-    for token in spec["added_tokens"]:
-        found += [f"{flag} of {token['content']!r}" for flag in ("single_word", "lstrip", "rstrip") if token[flag]]
-    return found
-
-
-def _check(
-    vocab: dict[str, int],
-    merges: list[tuple[str, str]],
-    special_tokens: dict[str, int],
-    end_tokens: tuple[str, ...],
-) -> None:
-    """Raise ValueError for what would make `encode` or `decode` go wrong later."""
-    ids = vocab | special_tokens
-    token_of_id = {i: token for token, i in ids.items()}
-    for token, i in ids.items():
-        if token_of_id[i] != token:
-            raise ValueError(f"tokens {token!r} and {token_of_id[i]!r} share the id {i}; each needs its own")
-    foreign = set("".join(vocab)) - set(map(chr, _BYTE_OF_CHARACTER))
-    for token in vocab.keys() - special_tokens.keys() if foreign else ():
-        if not foreign.isdisjoint(token):
-            raise ValueError(f"token {token!r} is not written in GPT-2's byte alphabet; should it be a special token?")
-    for left, right in merges:
-        if left + right not in vocab:
-            raise ValueError(f"merging {left!r} with {right!r} needs {left + right!r} in the vocabulary")
-    for token in end_tokens:
-        if token not in ids:
-            raise ValueError(f"the end token {token!r} is not in the vocabulary")
+def _any_of(tokens: Iterable[str]) -> re.Pattern:
+    """Return a pattern that finds any of `tokens`, the longest where several begin."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")

