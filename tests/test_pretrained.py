@@ -1,7 +1,6 @@
-"""Real and random checkpoints against `transformers` on the same weights, and the cache of converted models."""
+"""The real model against `transformers` on the same weights, and the cache of converted models."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from test_assets import READ_ONLY, start, truncate, visible
 
 from course_lib import assets, pretrained
@@ -61,137 +59,6 @@ def test_smollm2_predicts_english(smollm2):
     model, tokenizer = smollm2
     ids = torch.tensor([tokenizer.encode("The capital of France is")])
     assert tokenizer.decode([int(model(ids)[0, -1].argmax())]) == " Paris"
-
-
-def llama(**changes) -> transformers.PreTrainedModel:
-    config = transformers.LlamaConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=32, rope_theta=500.0, **({"num_key_value_heads": 2} | changes),
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config)
-
-
-def gpt2() -> transformers.PreTrainedModel:
-    config = transformers.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32)
-    return transformers.GPT2LMHeadModel(config)
-
-
-def save(model: transformers.PreTrainedModel, smollm2, folder):
-    model.save_pretrained(folder)
-    smollm2[1].save(folder)
-    return folder
-
-
-def rewrite_config(folder: Path, changes: dict) -> None:
-    """Change fields of a `config.json`; the value None takes one out."""
-    config = json.loads((folder / "config.json").read_text()) | changes
-    kept = {field: value for field, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
-
-
-def as_it_is(folder: Path) -> None:
-    pass
-
-
-def drop_llama_defaults(folder: Path) -> None:
-    rewrite_config(folder, {"num_key_value_heads": None, "tie_word_embeddings": None, "hidden_act": None})
-
-
-def as_gpt2_of_2019(folder: Path) -> None:
-    """The names and the buffers of the file that the model hub has, and a config without today's fields."""
-    weights = load_file(folder / "model.safetensors")
-    published = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
-    for layer in range(3):
-        published[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
-        published[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
-    save_file(published, folder / "model.safetensors")
-    rewrite_config(
-        folder, dict.fromkeys(("tie_word_embeddings", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"))
-    )
-
-
-@pytest.mark.parametrize(
-    ("make", "rewrite"),
-    [
-        pytest.param(llama, as_it_is, id="llama"),
-        pytest.param(lambda: llama(tie_word_embeddings=True), as_it_is, id="llama, tied"),
-        pytest.param(lambda: llama(head_dim=16), as_it_is, id="llama, wide heads"),
-        pytest.param(lambda: llama(num_key_value_heads=4), drop_llama_defaults, id="llama, defaults left out"),
-        pytest.param(gpt2, as_it_is, id="gpt2"),
-        pytest.param(gpt2, as_gpt2_of_2019, id="gpt2 of 2019"),
-    ],
-)
-@torch.inference_mode()
-def test_random_checkpoints_equal_transformers(make, rewrite, smollm2, tmp_path):
-    torch.manual_seed(0)
-    theirs = make().eval()
-    for parameter in theirs.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.1)  # zero biases and unit norms would hide a wrong order
-    rewrite(save(theirs, smollm2, tmp_path))
-    ours, _ = pretrained.load(tmp_path, CPU, torch.float32)
-    ids = torch.randint(60, (2, 11))
-    expected = theirs(ids).logits
-    torch.testing.assert_close(ours(ids), expected, atol=1e-4, rtol=1e-4)
-    cache = ours.new_cache(2, 11)
-    cached = torch.cat([ours(part, cache) for part in ids.split([4, 1, 6], dim=1)], dim=1)
-    torch.testing.assert_close(cached, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_dtype_is_as_asked(smollm2, tmp_path):
-    model, _ = pretrained.load(save(gpt2(), smollm2, tmp_path), CPU, torch.bfloat16)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize(
-    ("make", "changes", "message"),
-    [
-        (llama, {"model_type": "mamba"}, "type 'mamba'; supported are llama, gpt2"),
-        (llama, {"attention_bias": True}, "attention_bias True"),
-        (llama, {"hidden_act": "gelu"}, "hidden_act 'gelu'.*only with 'silu'"),
-        (llama, {"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
-        (llama, {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
-        (llama, {"rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
-        (gpt2, {"activation_function": "relu"}, "activation_function 'relu'.*only with 'gelu_new'"),
-        (gpt2, {"scale_attn_weights": False}, "scale_attn_weights False"),
-        (gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
-    ],
-)
-def test_unsupported_configurations_are_named(make, changes, message, smollm2, tmp_path):
-    folder = save(make(), smollm2, tmp_path)
-    rewrite_config(folder, changes)
-    with pytest.raises(ValueError, match=message):
-        pretrained.load(folder, CPU)
-
-
-def test_weights_in_several_files_are_named(smollm2, tmp_path):
-    llama().save_pretrained(tmp_path, max_shard_size="10KB")
-    with pytest.raises(ValueError, match=r"several files.*save_pretrained\(folder, max_shard_size"):
-        pretrained.load(tmp_path, CPU)
-    (tmp_path / "model.safetensors.index.json").unlink()
-    with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
-        pretrained.load(tmp_path, CPU)
-
-
-def test_missing_extra_and_misshapen_tensors_are_named(smollm2, tmp_path):
-    folder = save(llama(), smollm2, tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.down_proj.weight"]
-    tensors["model.layers.0.surprise"] = torch.zeros(2)
-    tensors["model.norm.weight"] = torch.ones(33)
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(ValueError) as error:
-        pretrained.load(folder, CPU)
-    for line in (
-        "blocks.1.feed_forward.down.weight: wanted (32, 48), got none",
-        "model.layers.0.surprise: wanted none, got (2,)",
-        "final_norm.weight: wanted (32,), got (33,)",
-    ):
-        assert line in str(error.value)
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"neither a known model \(smollm2-135m-instruct\) nor a folder"):
-        pretrained.load(tmp_path / "nothing", CPU)
 
 
 # The cache of converted models, with a GGUF of some KiB

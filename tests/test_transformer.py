@@ -17,7 +17,7 @@ from course_lib.interpret import heads_off
 from course_lib.transformer import LayerNorm, RMSNorm, TransformerConfig, TransformerLM
 
 LLAMA = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
-GPT2 = replace(LLAMA, n_kv_heads=None, positions="learned", norm="layernorm", feed_forward="gelu", bias=True)
+GPT2 = replace(LLAMA, n_kv_heads=None, positions="learned", norm="layernorm", feed_forward="gelu_tanh", bias=True)
 CONFIGS = pytest.mark.parametrize(
     "config", [LLAMA, GPT2, replace(LLAMA, tied_embeddings=False)], ids=["llama", "gpt2", "untied"]
 )
@@ -77,7 +77,16 @@ def test_too_long_input_is_named():
 
 
 @pytest.mark.parametrize(
-    "change", [{"norm": "batchnorm"}, {"positions": "alibi"}, {"feed_forward": "relu"}, {"n_layers": 0}]
+    "change",
+    [
+        {"norm": "batchnorm"},
+        {"positions": "absolute"},
+        {"feed_forward": "reglu"},
+        {"qk_norm": "layer"},
+        {"norm_position": "none"},
+        {"n_layers": 0},
+        {"rope_theta": -1.0},
+    ],
 )
 def test_config_rejects_what_it_does_not_know(change):
     with pytest.raises(ValueError, match=next(iter(change))):

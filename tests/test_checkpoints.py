@@ -1,0 +1,306 @@
+"""Folders of today's open models: the same logits as `transformers`, on small models of random weights; and what goes wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from course_lib import assets, pretrained
+from course_lib.attention import padding_mask
+
+CPU = torch.device("cpu")
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def llama(**changes) -> transformers.PreTrainedModel:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL | {"rope_theta": 500.0} | changes))
+
+
+def mistral(**changes) -> transformers.PreTrainedModel:
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**SMALL | {"sliding_window": 5} | changes))
+
+
+def qwen3(**changes) -> transformers.PreTrainedModel:
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SMALL | {"head_dim": 16} | changes))
+
+
+def olmo2(**changes) -> transformers.PreTrainedModel:
+    return transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SMALL | {"pad_token_id": None} | changes))
+
+
+def gemma3(**changes) -> transformers.PreTrainedModel:
+    own = {
+        "num_hidden_layers": 7,
+        "head_dim": 16,
+        "sliding_window": 5,
+        "query_pre_attn_scalar": 24,
+        "pad_token_id": None,
+    }
+    return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SMALL | own | changes))
+
+
+def gpt2(**changes) -> transformers.PreTrainedModel:
+    config = transformers.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32, **changes)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def bert() -> transformers.PreTrainedModel:
+    sizes = {name: size for name, size in SMALL.items() if name != "num_key_value_heads"}
+    return transformers.BertModel(transformers.BertConfig(**sizes))
+
+
+def randomised(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Zero biases and unit norms would hide a wrong order."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + 0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def save(model: transformers.PreTrainedModel, smollm2, folder: Path, **options) -> Path:
+    model.save_pretrained(folder, **options)
+    smollm2[1].save(folder)
+    return folder
+
+
+def rewrite_config(folder: Path, changes: dict) -> None:
+    """Change fields of a `config.json`; the value None takes one out."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    kept = {field: value for field, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+
+
+def as_it_is(folder: Path) -> None:
+    pass
+
+
+def drop_llama_defaults(folder: Path) -> None:
+    rewrite_config(folder, {"num_key_value_heads": None, "tie_word_embeddings": None, "hidden_act": None})
+
+
+def as_gemma_of_2025(folder: Path) -> None:
+    """The fields that the model hub's files have: two bases, and the window's pattern as a number."""
+    old = {"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "sliding_window_pattern": 6}
+    rewrite_config(folder, old | {"rope_parameters": None, "layer_types": None, "tie_word_embeddings": None})
+
+
+def as_gpt2_of_2019(folder: Path) -> None:
+    """The names and the buffers of the file that the model hub has, and a config without today's fields."""
+    weights = load_file(folder / "model.safetensors")
+    published = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    for layer in range(3):
+        published[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
+        published[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(published, folder / "model.safetensors")
+    rewrite_config(
+        folder, dict.fromkeys(("tie_word_embeddings", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "rewrite"),
+    [
+        pytest.param(llama, as_it_is, id="llama"),
+        pytest.param(lambda: llama(tie_word_embeddings=True), as_it_is, id="llama, tied"),
+        pytest.param(lambda: llama(head_dim=16), as_it_is, id="llama, wide heads"),
+        pytest.param(lambda: llama(num_key_value_heads=4), drop_llama_defaults, id="llama, defaults left out"),
+        pytest.param(lambda: llama(rope_parameters=LLAMA3_ROPE), as_it_is, id="llama 3.1"),
+        pytest.param(mistral, as_it_is, id="mistral"),
+        pytest.param(lambda: mistral(sliding_window=None), as_it_is, id="mistral, no window"),
+        pytest.param(qwen3, as_it_is, id="qwen 3"),
+        pytest.param(olmo2, as_it_is, id="olmo 2"),
+        pytest.param(gemma3, as_it_is, id="gemma 3"),
+        pytest.param(gemma3, as_gemma_of_2025, id="gemma 3 of 2025"),
+        pytest.param(gpt2, as_it_is, id="gpt2"),
+        pytest.param(gpt2, as_gpt2_of_2019, id="gpt2 of 2019"),
+    ],
+)
+@torch.inference_mode()
+def test_logits_equal_transformers_cached_and_uncached(make, rewrite, smollm2, tmp_path):
+    torch.manual_seed(0)
+    theirs = randomised(make())
+    rewrite(save(theirs, smollm2, tmp_path))
+    ours, _ = pretrained.load(tmp_path, CPU, torch.float32)
+    ids = torch.randint(60, (2, 21))
+    expected = theirs(ids).logits
+    assert (ours(ids) - expected).abs().max() < 1e-4
+    cache = ours.new_cache(2, 21)
+    cached = torch.cat([ours(part, cache) for part in ids.split([4, 1, 9, 1, 6], dim=1)], dim=1)
+    assert (cached - expected).abs().max() < 1e-4
+
+
+@torch.inference_mode()
+def test_encoder_equals_transformers_bert_and_does_not_see_padding(tmp_path):
+    theirs = randomised(bert())
+    theirs.save_pretrained(tmp_path)
+    ours = pretrained.load_encoder(tmp_path, CPU, torch.float32)
+    ids, lengths = torch.randint(60, (3, 11), generator=torch.Generator().manual_seed(0)), torch.tensor([11, 4, 7])
+    mask = padding_mask(lengths, 11)
+    expected = theirs(ids, attention_mask=mask[:, 0, 0].long()).last_hidden_state
+    got = ours(ids, mask)
+    for sentence, length in enumerate(lengths):
+        torch.testing.assert_close(got[sentence, :length], expected[sentence, :length], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_real_minilm_equals_transformers():
+    folder = assets.fetch("all-minilm-l6-v2")
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(
+        ["The cat sat on the mat.", "Attention is all you need, said eight authors in 2017."],
+        return_tensors="pt",
+        padding=True,
+    )
+    ours = pretrained.load_encoder("all-minilm-l6-v2", CPU, torch.float32)
+    lengths = tokens.attention_mask.sum(dim=1)
+    got = ours(tokens.input_ids, padding_mask(lengths, tokens.input_ids.shape[1]))
+    expected = theirs(**tokens).last_hidden_state
+    for sentence, length in enumerate(lengths):
+        torch.testing.assert_close(got[sentence, :length], expected[sentence, :length], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_weights_in_several_files_are_read(smollm2, tmp_path):
+    theirs = randomised(qwen3())
+    save(theirs, smollm2, tmp_path, max_shard_size="10KB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 3
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(pretrained.load(tmp_path, CPU, torch.float32)[0](ids), theirs(ids).logits)
+    shards[1].unlink()
+    with pytest.raises(ValueError, match=rf"holds no {shards[1].name}"):
+        pretrained.load(tmp_path, CPU)
+
+
+def test_a_checkpoint_never_lies_in_memory_twice(smollm2, tmp_path):
+    """Half a gigabyte of weights is loaded by another process, which tells its peak: the model, and a matrix or two more."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 8}
+    save(llama(**sizes, vocab_size=4000), smollm2, tmp_path, max_shard_size="200MB")
+    size = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    script = f"""
+import re, sys, torch
+from pathlib import Path
+from course_lib import pretrained
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before = peak()
+model, _ = pretrained.load({str(tmp_path)!r}, torch.device("cpu"), torch.float32)
+print(peak() - before)
+"""
+    used = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert size > 400e6
+    assert used < 1.25 * size
+
+
+def test_dtype_is_as_asked(smollm2, tmp_path):
+    model, _ = pretrained.load(save(gpt2(), smollm2, tmp_path), CPU, torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+UNEVEN = ["full_attention", "sliding_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (llama, {"model_type": "mamba"}, "type 'mamba'; supported are llama, mistral, qwen3, olmo2, gemma3_text, gpt2"),
+        (llama, {"model_type": "bert"}, "type 'bert'"),
+        (llama, {"attention_bias": True}, "attention_bias True"),
+        (llama, {"hidden_act": "gelu"}, "hidden_act 'gelu'.*only with 'silu'"),
+        (llama, {"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),
+        (llama, {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
+        (llama, {"rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
+        (qwen3, {"use_sliding_window": True, "sliding_window": 4, "layer_types": UNEVEN}, "equal distances"),
+        (gemma3, {"final_logit_softcapping": 30.0}, "final_logit_softcapping 30.0"),
+        (gemma3, {"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
+        (gpt2, {"activation_function": "relu"}, "activation_function 'relu'.*only with 'gelu_new'"),
+        (gpt2, {"scale_attn_weights": False}, "scale_attn_weights False"),
+        (gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
+    ],
+)
+def test_unsupported_configurations_are_named(make, changes, message, smollm2, tmp_path):
+    folder = save(make(), smollm2, tmp_path)
+    rewrite_config(folder, changes)
+    with pytest.raises(ValueError, match=message):
+        pretrained.load(folder, CPU)
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(smollm2, tmp_path):
+    folder = save(llama(), smollm2, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    tensors["model.layers.0.surprise"] = torch.zeros(2)
+    tensors["model.norm.weight"] = torch.ones(33)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError) as error:
+        pretrained.load(folder, CPU)
+    for line in (
+        "blocks.1.feed_forward.down.weight: wanted (32, 48), got none",
+        "model.layers.0.surprise: wanted none, got (2,)",
+        "final_norm.weight: wanted (32,), got (33,)",
+    ):
+        assert line in str(error.value)
+
+
+def test_a_damaged_file_is_named(smollm2, tmp_path):
+    file = save(llama(), smollm2, tmp_path) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        pretrained.load(tmp_path, CPU)
+
+
+# ---------------------------------------------------------------- folders that are not there, and the hub
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"neither a known model \(smollm2-135m-instruct\) nor a folder"):
+        pretrained.load(tmp_path / "nothing", CPU)
+    with pytest.raises(ValueError, match=r"neither a known model \(all-minilm-l6-v2\) nor a folder"):
+        pretrained.load_encoder(tmp_path, CPU)
+
+
+def test_a_hub_id_is_fetched_where_there_is_a_hub(smollm2, tmp_path, monkeypatch):
+    folder, asked = save(llama(), smollm2, tmp_path), []
+
+    def snapshot_download(repository, allow_patterns):
+        asked.append((repository, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    model, _ = pretrained.load("somebody/some-model", CPU)
+    assert model.config.d_model == 32
+    assert asked == [("somebody/some-model", ["*.json", "*.safetensors", "*.jinja"])]
+
+
+def test_a_hub_that_cannot_be_reached_is_said_to_be(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(assets.AssetError, match=r"'somebody/some-model' is no folder here.*could not be fetched"):
+        pretrained.load("somebody/some-model", CPU)
+
+
+def test_a_hub_id_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(assets.AssetError, match="pip install huggingface_hub"):
+        pretrained.load("somebody/some-model", CPU)
