@@ -154,11 +154,11 @@ def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device |
     of two, they are those of the next lower one, then every second one of twice as many (arXiv 2108.12409, section 3).
     """
     power = 2 ** int(math.log2(n_heads))
-    slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
-    slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (n_heads - power), 2)]
+    whole, half = torch.arange(1, power + 1, device=device), torch.arange(0.5, n_heads - power, device=device)
+    slopes = torch.exp2(torch.cat([whole, half]) * -8 / power)
     keys = torch.arange(n_keys, device=device)
-    distance = keys[n_keys - n_queries :, None] - keys  # (query, key)
-    return -torch.tensor(slopes, device=device)[:, None, None] * distance
+    distance = (keys[n_keys - n_queries :, None] - keys).abs()  # (query, key)
+    return -slopes[:, None, None] * distance
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
+from transformers import LlamaConfig
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from course_lib.attention import (
     KVCache,
     MultiHeadAttention,
+    RopeScaling,
+    alibi_bias,
     causal_mask,
     padding_mask,
     rotary_angles,
@@ -191,3 +197,73 @@ def test_attention_without_positions_knows_no_order():
     layer = MultiHeadAttention(12, 3)
     x, order = torch.randn(1, 5, 12), torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(layer(x[:, order], causal=False), layer(x, causal=False)[:, order])
+
+
+# ---------------------------------------------------------------- positions, windows, norms and cross-attention
+
+
+def test_bias_is_added_to_the_scores_in_both_paths():
+    q, k, v = random_qkv(queries=4, keys=7)
+    bias = torch.randn(6, 4, 7)
+    mask = torch.rand(2, 1, 4, 7, generator=torch.Generator().manual_seed(1)) > 0.3
+    mask[1, :, 2] = False
+    for options in ({}, {"causal": True}, {"mask": mask}, {"mask": mask, "causal": True}):
+        explicit, weights = scaled_dot_product_attention(q, k, v, return_weights=True, bias=bias, **options)
+        torch.testing.assert_close(scaled_dot_product_attention(q, k, v, bias=bias, **options), explicit)
+        if not options:
+            without = scaled_dot_product_attention(q, k, v, return_weights=True)[1]
+            torch.testing.assert_close(weights, (without.log() + bias).softmax(-1))
+    one = scaled_dot_product_attention(q[:, :, :1], k, v, bias=bias[:, :1])
+    torch.testing.assert_close(one, scaled_dot_product_attention(q, k, v, bias=bias)[:, :, :1])
+
+
+@pytest.mark.parametrize("n_heads", [1, 4, 6, 8, 9, 12])
+def test_alibi_equals_transformers_bloom(n_heads):
+    attended = torch.ones(1, 7, dtype=torch.long)
+    theirs = build_alibi_tensor(attended, n_heads, torch.float32).reshape(n_heads, 1, 7)
+    ours = alibi_bias(n_heads, 3, 7)
+    visible = causal_mask(3, 7)
+    # BLOOM leaves out what is equal for all keys of a query, which the softmax does not see.
+    ours, theirs = ((bias - bias[..., :1]).expand(n_heads, 3, 7)[:, visible] for bias in (ours, theirs))
+    torch.testing.assert_close(ours, theirs)
+    assert (alibi_bias(n_heads, 3, 7)[:, [0, 1, 2], [4, 5, 6]] == 0).all()  # the key at the query's own place
+
+
+def test_llama_3_stretches_slow_turns_only():
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=1, max_position_embeddings=1024,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 128},
+    )  # fmt: skip
+    positions = torch.arange(1000)
+    cos, sin = rotary_angles(positions, 64, 1e4, RopeScaling(8.0, 1.0, 4.0, 128))
+    expected = LlamaRotaryEmbedding(config)(torch.zeros(1), positions[None])
+    torch.testing.assert_close(cos, expected[0][0, :, :32], atol=1e-4, rtol=0)
+    torch.testing.assert_close(sin, expected[1][0, :, :32], atol=1e-4, rtol=0)
+    plain, slow = rotary_angles(positions, 64, 1e4), rotary_angles(positions / 8, 64, 1e4)
+    torch.testing.assert_close(cos[:, 0], plain[0][:, 0])
+    torch.testing.assert_close(cos[:, -1], slow[0][:, -1])
+
+
+def test_a_window_in_the_module_is_the_windows_mask():
+    torch.manual_seed(0)
+    windowed, plain = MultiHeadAttention(24, 4, 2, window=3), MultiHeadAttention(24, 4, 2)
+    plain.load_state_dict(windowed.state_dict())
+    x = torch.randn(2, 9, 24)
+    expected = plain(x, sliding_window_mask(9, 3))
+    torch.testing.assert_close(windowed(x), expected)
+    cache = KVCache(2, 2, 9, 6, device=x.device, dtype=x.dtype)
+    parts = [windowed(part, cache=cache) for part in x.split([2, 1, 1, 4, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected)
+
+
+def test_cross_attention_equals_torch():
+    torch.manual_seed(0)
+    ours, theirs = MultiHeadAttention(24, 4, bias=True), nn.MultiheadAttention(24, 4, batch_first=True)
+    ours.qkv.weight.data, ours.qkv.bias.data = theirs.in_proj_weight.data, theirs.in_proj_bias.data
+    ours.output = theirs.out_proj
+    x, memory = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
+    expected, expected_weights = theirs(x, memory, memory, average_attn_weights=False)
+    out, weights = ours(x, causal=False, memory=ours.keys_values(memory), return_weights=True)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(weights, expected_weights)
