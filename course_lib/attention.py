@@ -154,7 +154,7 @@ def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device |
     of two, they are those of the next lower one, then every second one of twice as many (arXiv 2108.12409, section 3).
     """
     power = 2 ** int(math.log2(n_heads))
-    whole, half = torch.arange(1, power + 1, device=device), torch.arange(0.5, n_heads - power, device=device)
+    whole, half = torch.arange(1, power + 1, device=device), torch.arange(n_heads - power, device=device) + 0.5
     slopes = torch.exp2(torch.cat([whole, half]) * -8 / power)
     keys = torch.arange(n_keys, device=device)
     distance = (keys[n_keys - n_queries :, None] - keys).abs()  # (query, key)
