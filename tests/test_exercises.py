@@ -227,6 +227,11 @@ def test_explanation_of_01_5_says_what_is_measured():
     assert f"takes {exercise.expected():.1f} bits off" in exercise.why
 
 
+def test_explanation_of_02_5_says_what_is_measured():
+    exercise = find("02.5")
+    assert f"costs {exercise.expected():.1f} bits" in exercise.why
+
+
 # ---------------------------------------------------------------- what the notebook stores
 
 

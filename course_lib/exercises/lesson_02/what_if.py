@@ -1,0 +1,170 @@
+"""Exercise 02.5: what if a model is made multi-query without training it again?"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from course_lib import pretrained
+from course_lib.exercises.registry import Exercise, Mistake
+from course_lib.transformer import TransformerLM
+
+__all__ = ["WHAT_IF"]
+
+_TEXT = """\
+Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
+network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
+the network keeps all of its vectors and chooses, at every step, which of them to read."""  # the lesson's own text
+
+
+@functools.cache
+def _real_model() -> tuple[TransformerLM, Tensor]:
+    model, tokenizer = pretrained.load("smollm2-135m-instruct")
+    return model, torch.tensor([tokenizer.encode(_TEXT)], device=model.embedding.weight.device)
+
+
+def _bits(logits: Tensor, ids: Tensor) -> float:
+    chances = logits[0].float().softmax(dim=-1)
+    return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:])) / (ids.shape[1] - 1)
+
+
+@functools.cache
+@torch.inference_mode()
+def _cost_with_mean_weights() -> float:
+    """Average the rows of the matrices themselves: the mean of three products is the product with the mean matrix."""
+    model, ids = _real_model()
+    changed = {}
+    for layer, block in enumerate(model.blocks):
+        q, *kv = block.attention.qkv.weight.float().split([576, 192, 192])
+        means = [part.view(3, 64, -1).mean(dim=0).repeat(3, 1) for part in kv]
+        changed[f"blocks.{layer}.attention.qkv.weight"] = torch.cat([q, *means]).to(block.attention.qkv.weight.dtype)
+    return _bits(functional_call(model, changed, (ids,)), ids) - _bits(model(ids), ids)
+
+
+@functools.cache
+def _lesson_names() -> dict[str, object]:
+    """Return `bits_with`, as the lesson defines it, with a memory: most wrong versions do the same with the same hooks."""
+    model, ids = _real_model()
+    losses = {}
+    probe = torch.randn(1, 2, 960, generator=torch.Generator().manual_seed(0))
+
+    @torch.inference_mode()
+    def bits_with(hook: Callable | None = None) -> float:
+        changed = None if hook is None else hook(None, None, probe.clone())
+        key = None if changed is None else changed.numpy().tobytes()
+        if key not in losses:
+            projections = [block.attention.qkv for block in model.blocks] if key else []
+            handles = [projection.register_forward_hook(hook) for projection in projections]
+            try:
+                losses[key] = F.cross_entropy(model(ids)[0, :-1].float(), ids[0, 1:]).item() / math.log(2)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return losses[key]
+
+    return {"bits_with": bits_with}
+
+
+def _measured(
+    keys: str = "keys.mean(dim=2, keepdim=True).expand_as(keys)",
+    values: str = "values.mean(dim=2, keepdim=True).expand_as(values)",
+    answer: str = "bits_with(share) - bits_with()",
+) -> str:
+    """Return the cell of exercise 02.5 with what becomes of the keys and values, and the comparison, as given."""
+    return f"""\
+def share(module, inputs, out):
+    queries, keys, values = out.unflatten(-1, (15, 64)).split([9, 3, 3], dim=2)  # (batch, position, head, 64)
+    keys = {keys}
+    values = {values}
+    return torch.cat([queries, keys, values], dim=2).flatten(2)
+
+
+mqa_bits = {answer}
+"""
+
+
+WHAT_IF = Exercise(
+    id="02.5",
+    kind="why",
+    title="What if a model is made multi-query without training it again?",
+    section="Fewer keys and values",
+    answer="mqa_bits",
+    results=("mqa_bits",),
+    expected=_cost_with_mean_weights,
+    names=_lesson_names,
+    tolerance=0.015,  # the loss itself and the cost with key/value head 0 for all lie 2 % apart
+    stub="""\
+# In every layer, the last axis of `out` (batch, position, 960) holds 9 queries, 3 keys and 3 values of 64 numbers each.
+# Replace each of the three keys by the mean of the three, and each of the three values by the mean of the values.
+def share(module, inputs, out):
+    return out
+
+
+# bits_with(share) is the loss in bits per token with that done in all layers, bits_with() that of the model as it is.
+# How many bits per token does it cost?
+mqa_bits = ...
+""",
+    solution=_measured(),
+    why="From 5.8 bits per token to 13.8: it costs 8.0 bits, and the model is of no use. The queries were trained to "
+    "find their own group's keys, and the output matrix to read their own group's values; the mean of three different "
+    "things is none of them. Taking key/value head 0 for all is worse still. But the mean is a good place to start "
+    "training from: with about 5 % of the original training, models converted in this way come close to what they were "
+    "(arXiv 2305.13245, section 2).",
+    hints=(
+        "Cut the last axis into 15 parts of 64 numbers. Which of them are the keys, and which the values?",
+        "The mean goes over the three heads, never over the 64 numbers. What you give back must have the shape of `out` "
+        "again.",
+        "Split off the queries and leave them alone; put the mean in the place of each of the three; join all 15 parts "
+        "again.",
+    ),
+    mistakes=(
+        Mistake(
+            _measured(values="values"),
+            "Only the keys are shared. Multi-query attention shares the values as well.",
+        ),
+        Mistake(
+            _measured(keys="keys"),
+            "Only the values are shared. Multi-query attention shares the keys as well.",
+        ),
+        Mistake(
+            _measured(keys="keys[:, :, :1].expand_as(keys)", values="values[:, :, :1].expand_as(values)"),
+            "That gives all groups the key and the value of head 0. Here each becomes the mean of the three (worth "
+            "comparing!).",
+        ),
+        Mistake(
+            _measured(
+                keys="keys.sum(dim=2, keepdim=True).expand_as(keys)",
+                values="values.sum(dim=2, keepdim=True).expand_as(values)",
+            ),
+            "That is the sum of the three, not the mean: the scores and the values are three times too large.",
+        ),
+        Mistake(
+            _measured(
+                keys="keys.mean(dim=3, keepdim=True).expand_as(keys)",
+                values="values.mean(dim=3, keepdim=True).expand_as(values)",
+            ),
+            "The mean goes over the 64 numbers of each head. It should go over the three heads, number by number.",
+        ),
+        Mistake(
+            _measured(answer="bits_with() - bits_with(share)"),
+            "The right number of bits with the wrong sign: what it costs is the loss with shared keys and values minus "
+            "the loss without.",
+        ),
+        Mistake(
+            _measured(answer="bits_with(share)"),
+            "That is the loss with shared keys and values. How much more is it than the loss of the model as it is?",
+        ),
+        Mistake(
+            _measured(answer="bits_with(share) / bits_with()"),
+            "That is a ratio. Bits are logarithms already, so they are compared by subtracting.",
+        ),
+        Mistake(
+            "def share(module, inputs, out):\n    return out\n\n\nmqa_bits = bits_with(share) - bits_with()",
+            "`share` still gives back what it was given, so nothing has changed in the model.",
+        ),
+    ),
+)
