@@ -157,13 +157,13 @@ def _finds_all(pattern: str) -> bool:
 
 def _prepend(spec: dict) -> str:
     normaliser, cutting = _steps(spec["normalizer"], "normalizers"), _steps(spec["pre_tokenizer"], "pretokenizers")
-    if normaliser == [_PREPEND, _SPACE_TO_MARK] and not cutting:
-        return "doubled"
-    if normaliser == [_SPACE_TO_MARK] and cutting in ([], [_AFTER_SPACES]):  # there are no spaces left to cut after
-        return "never"
-    if normaliser:
+    if normaliser not in ([], [_SPACE_TO_MARK], [_PREPEND, _SPACE_TO_MARK]):
         raise _refuse(spec, "normalizer")
-    step = cutting[0] if len(cutting) == 1 else {}
+    if len(normaliser) == 2 and not cutting:
+        return "doubled"
+    if len(normaliser) == 1 and cutting in ([], [_AFTER_SPACES]):  # there are no spaces left to cut after
+        return "never"
+    step = cutting[0] if len(cutting) == 1 and not normaliser else {}
     if (step.get("type"), step.get("replacement"), step.get("split")) != ("Metaspace", SPACE, False):
         raise _refuse(spec, "pre_tokenizer")
     return step["prepend_scheme"]

@@ -7,7 +7,7 @@ import regex
 import tokenizers
 from hypothesis import strategies as st
 from regex._regex_core import PROPERTIES
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from course_lib import assets
 
@@ -62,10 +62,26 @@ HARD_TEXTS = {
 
 SCRIPTS = {id_: name for name, id_ in PROPERTIES["SCRIPT"][1].items()}
 
-NEW_TO_PYTHON = frozenset(c for c in regex.findall(r"\P{Cn}", EVERY_CHARACTER) if unicodedata.category(c) == "Cn")
-"""Characters that Python's own Unicode table, and with it `unicodedata.normalize`, does not know."""
+
+def normalised_apart() -> frozenset[str]:
+    """Characters whose place among combining marks, or whose parts, only one of the two normalisers knows.
+
+    tokenizers 0.23 normalises by a table years older than Python's own.
+    """
+    theirs = normalizers.NFC().normalize_str
+    marks = {f"a\u0345{mark}": mark for mark in regex.findall(r"\p{M}", EVERY_CHARACTER)}
+    apart = {mark for text, mark in marks.items() if theirs(text) != unicodedata.normalize("NFC", text)}
+    for character in filter(unicodedata.decomposition, EVERY_CHARACTER):
+        parts = unicodedata.normalize("NFD", character)
+        if theirs(parts) != unicodedata.normalize("NFC", parts):
+            apart |= {character, *parts}
+    return frozenset(apart)
 
 
+NORMALISED_APART = normalised_apart()
+
+
+@cache
 def script_text(script: str) -> str:
     """Return characters of one Unicode script, alone and beside spaces, a letter and a digit."""
     characters = [c for c in regex.findall(rf"\p{{Script={script}}}", EVERY_CHARACTER) if c not in TOO_NEW]
