@@ -3,6 +3,7 @@
 from course_lib.widgets.attention_explorer import AttentionExplorer
 from course_lib.widgets.attention_stepper import AttentionStepper
 from course_lib.widgets.exercise_check import ExerciseCheck, check
+from course_lib.widgets.logit_lens import LogitLens
 from course_lib.widgets.predict import Predict
 
-__all__ = ["AttentionExplorer", "AttentionStepper", "ExerciseCheck", "Predict", "check"]
+__all__ = ["AttentionExplorer", "AttentionStepper", "ExerciseCheck", "LogitLens", "Predict", "check"]

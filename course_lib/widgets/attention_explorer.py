@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from traitlets import Bytes, Dict, Int, List, Tuple, Unicode, observe, validate
 
 from course_lib.interpret import Capture, capture_attention
-from course_lib.plots import attention_ramp, chip
+from course_lib.plots import attention_ramp
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerLM
 from course_lib.widgets.attention_picture import attention_picture
-from course_lib.widgets.base import module, style_sheet
+from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 
 __all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps"]
 
@@ -106,13 +106,7 @@ class AttentionExplorer(AnyWidget):
                 raise ValueError(f"{name} must be 0 … {count - 1} in this model, not {index}")
 
     def _encode(self, text: str) -> list[int]:
-        ids = self._tokenizer.encode(text)
-        if not ids:
-            raise ValueError("The text is empty: type a word or more.")
-        longest = min(MAX_TOKENS, self._model.config.context_length)
-        if len(ids) > longest:
-            raise ValueError(f"The text has {len(ids)} tokens and {longest} fit: shorten it by {len(ids) - longest}.")
-        return ids
+        return encode_text(self._tokenizer, text, min(MAX_TOKENS, self._model.config.context_length))
 
     @observe("text", "off")
     def _update(self, _change: dict) -> None:
@@ -126,7 +120,7 @@ class AttentionExplorer(AnyWidget):
         self._shown = (self.text, self.off)
         thumbnails = pool_maps(self._capture.maps)
         self.result = {
-            "tokens": [self._token(index) for index in ids],
+            "tokens": [token_of(self._tokenizer, index) for index in ids],
             "layers": thumbnails.shape[0],
             "heads": thumbnails.shape[1],
             "side": thumbnails.shape[2],
@@ -150,12 +144,9 @@ class AttentionExplorer(AnyWidget):
         shown = torch.maximum(before, now).topk(min(NEXT_TOKENS, len(now))).indices
         shown = shown[now[shown].argsort(descending=True, stable=True)]
         return [
-            self._token(index) | {"before": before[index].item(), "now": now[index].item()} for index in shown.tolist()
+            token_of(self._tokenizer, index) | {"before": before[index].item(), "now": now[index].item()}
+            for index in shown.tolist()
         ]
-
-    def _token(self, index: int) -> dict:
-        piece = self._tokenizer.piece(index)
-        return {"id": index, "piece": piece, "chip": chip(piece)}
 
     def _answer(self, _widget, message: dict, _buffers) -> None:
         """Answer the browser: one head's map, or the whole run again. What goes wrong is shown in the widget."""

@@ -6,9 +6,10 @@ to compile and nothing to fetch.
 
 from pathlib import Path
 
-from course_lib.plots import css_variables
+from course_lib.plots import chip, css_variables
+from course_lib.tokenizer import Tokenizer
 
-__all__ = ["module", "style_sheet"]
+__all__ = ["encode_text", "module", "style_sheet", "token_of"]
 
 _FOLDER = Path(__file__).parent
 
@@ -21,6 +22,28 @@ def style_sheet(name: str) -> str:
 def module(*names: str) -> str:
     """Return one ES module: `base.js`, then the files `<name>.js` in this order; the last exports the widget."""
     return "\n".join([_read("base.js"), *(_read(f"{name}.js") for name in names)])
+
+
+def encode_text(tokenizer: Tokenizer, text: str, longest: int) -> list[int]:
+    """Return the ids of the text that a learner typed; ValueError says how to mend it if it has none or over `longest`."""
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise ValueError("The text is empty: type a word or more.")
+    if len(ids) > longest:
+        raise ValueError(f"The text has {len(ids)} tokens and {longest} fit: shorten it by {len(ids) - longest}.")
+    return ids
+
+
+def token_of(tokenizer: Tokenizer, index: int) -> dict:
+    """Return what the browser is told of a token: its id, its text, and the text that its chip shows.
+
+    A model may have more rows than its tokenizer has tokens, so as to be a round number wide: those are called unused.
+    """
+    try:
+        piece = tokenizer.piece(index)
+    except ValueError:
+        piece = f"<unused {index}>"
+    return {"id": index, "piece": piece, "chip": chip(piece)}
 
 
 def _read(file: str) -> str:

@@ -50,3 +50,15 @@ function oddsChart({ now = "now", before, describe, pick }) {
 function twoDigits(probability) {
   return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
 }
+
+// Show a probability as the tint behind an element's text. Its depth says which text colour stays legible on it.
+function tint(element, probability) {
+  element.classList.add("tint");
+  element.style.setProperty("--p", probability);
+  element.dataset.depth = probability > 0.83 ? 2 : probability > 0.6 ? 1 : 0;
+}
+
+// The legend of `tint`.
+function tintLegend() {
+  return node("div", { className: "legend" }, "probability 0", node("span", { className: "ramp" }), "1");
+}
