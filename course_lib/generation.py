@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
+from course_lib.chat_template import render
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerLM
 
@@ -109,12 +108,24 @@ def stream_text(
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
-    """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole."""
+    """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole.
+
+    The model sees the prompt after the tokens that began every text in its training, see `Tokenizer.encode_prompt`.
+    """
+    ids = tokenizer.encode_prompt(prompt)
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+
+
+def _stream(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    tokens = generate(
-        model, tokenizer.encode(prompt), max_new_tokens, sampling, stop_ids=tokenizer.end_ids, generator=generator
-    )
-    for token in tokens:
+    for token in generate(model, ids, max_new_tokens, sampling, stop_ids=tokenizer.end_ids, generator=generator):
         if text := decoder.decode(tokenizer.decode_bytes([token])):
             yield text
     if text := decoder.decode(b"", final=True):
@@ -124,13 +135,16 @@ def stream_text(
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
     """Return the text in which the model was trained to see a chat, up to where its next reply begins.
 
-    Each message has a `role` ("system", "user", "assistant") and a `content`. The template is the checkpoint's own Jinja
-    template; it is somebody else's code, so it runs in a sandbox.
+    Each message has a `role` ("system", "user", "assistant") and a `content`. The template is the checkpoint's own and writes
+    all special tokens out, the first one too: give the text to `encode`. The text equals what `apply_chat_template` of
+    `transformers` makes. Raises ValueError if there is no template or no message, or if the template refuses the messages, as
+    some do two of one role in a row.
     """
     if tokenizer.chat_template is None:
         raise ValueError("this tokenizer has no chat template: its model was not trained to chat; use stream_text")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True)
+    if not messages:
+        raise ValueError("the chat is empty: give at least one message")
+    return render(tokenizer.chat_template, messages, tokenizer.named_tokens)
 
 
 def stream_reply(
@@ -143,5 +157,5 @@ def stream_reply(
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
     """Yield the model's next reply in the chat `messages`, piece by piece; see `chat_prompt` and `stream_text`."""
-    prompt = chat_prompt(tokenizer, messages)
-    return stream_text(model, tokenizer, prompt, max_new_tokens, sampling, generator=generator)
+    ids = tokenizer.encode(chat_prompt(tokenizer, messages))
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)

@@ -7,7 +7,8 @@ import torch
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from course_lib.devices import seed_everything
-from course_lib.generation import Sampling, chat_prompt, generate, stream_reply, stream_text
+from course_lib.generation import Sampling, generate, stream_reply, stream_text
+from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerConfig, TransformerLM
 
 CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
@@ -91,7 +92,7 @@ class Bytes:
     end_ids = frozenset({0})
     chat_template = None
 
-    def encode(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         return list(text.encode())
 
     def decode_bytes(self, ids) -> bytes:
@@ -107,14 +108,25 @@ def test_streaming_holds_back_incomplete_characters(monkeypatch):
     assert len(pieces) == len(text)
 
 
+@pytest.mark.parametrize(
+    ("start", "chat", "begin"),
+    [(("<s>",), "{{ bos_token }}a", [1, 0]), (("<s>",), "a", [0]), ((), "{{ bos_token }}a", [1, 0])],
+)
+def test_a_text_gets_the_start_token_and_a_chat_what_its_template_writes(monkeypatch, start, chat, begin):
+    tokenizer = Tokenizer(
+        {"a": 0}, [], {"<s>": 1}, start_tokens=start, chat_template=chat, named_tokens={"bos_token": "<s>"}
+    )
+    seen = []
+    monkeypatch.setattr("course_lib.generation.generate", lambda _model, ids, *_args, **_kwargs: seen.append(ids) or [])
+    list(stream_text(None, tokenizer, "a"))
+    list(stream_text(None, tokenizer, "<s>a"))
+    list(stream_reply(None, tokenizer, [{"role": "user", "content": "Hi"}]))
+    assert seen == [[*tokenizer.start_ids, 0], [1, 0], begin]
+
+
 def test_streaming_shows_broken_bytes_at_the_end(monkeypatch):
     monkeypatch.setattr("course_lib.generation.generate", lambda *_args, **_kwargs: iter(b"ok\xe6\x97"))
     assert "".join(stream_text(None, Bytes(), "x")) == "ok\ufffd"
-
-
-def test_no_chat_template_is_named():
-    with pytest.raises(ValueError, match="no chat template"):
-        chat_prompt(Bytes(), [{"role": "user", "content": "Hi"}])
 
 
 def test_the_real_model_answers(smollm2):

@@ -1,0 +1,59 @@
+"""Chat templates: the small Jinja programs in which a checkpoint says how its dialogues are written.
+
+A template is somebody else's code, so it runs in Jinja's sandbox. What it finds there is what `transformers` provides in its
+`utils/chat_template_utils.py`, for which templates are written.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from jinja2 import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Scope
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+__all__ = ["render"]
+
+
+def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str, str]) -> str:
+    """Return `messages` as `template` writes them, up to where the next reply begins.
+
+    `named_tokens` are the special tokens that the template knows by name, such as {"bos_token": "<s>"}. Raises ValueError
+    with what the template says if it refuses the messages.
+    """
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    try:
+        return environment.from_string(template).render(
+            messages=messages, add_generation_prompt=True, tools=None, documents=None, **named_tokens
+        )
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses these messages: {error}") from None
+
+
+class _Generation(Extension):
+    """`{% generation %}` … `{% endgeneration %}` marks what the assistant wrote, for training; here it changes nothing."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser: Parser) -> Scope:
+        line = next(parser.stream).lineno
+        return Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    """Jinja's own `tojson` escapes HTML, which a model has not seen."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
