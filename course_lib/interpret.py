@@ -8,15 +8,25 @@ import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from course_lib.transformer import TransformerLM
+from course_lib.transformer import EncoderDecoder, TransformerLM
 
-__all__ = ["Capture", "Lens", "capture_attention", "heads_off", "largest_tensor", "logit_lens", "value_norms"]
+__all__ = [
+    "Capture",
+    "Lens",
+    "capture_attention",
+    "capture_cross_attention",
+    "heads_off",
+    "largest_tensor",
+    "logit_lens",
+    "value_norms",
+]
 
 
 @dataclass(frozen=True)
@@ -49,30 +59,50 @@ def capture_attention(
     n_layers = len(model.blocks)
     maps = torch.empty(n_layers, model.config.n_heads, len(ids), len(ids), dtype=torch.uint8)
 
-    def ask_for_weights(_module, args, kwargs):
-        return args, kwargs | {"return_weights": True}
-
-    def keep_weights(layer: int):
-        def hook(_module, _args, output):
-            out, weights = output
-            maps[layer] = (weights[0] * 255).round().to(torch.uint8)  # weights are float32 whatever the model's dtype
-            if on_layer is not None:
-                on_layer(layer + 1, n_layers)
-            return out
-
-        return hook
+    def keep(layer: int, weights: Tensor) -> None:
+        maps[layer] = (weights[0] * 255).round().to(torch.uint8)  # weights are float32 whatever the model's dtype
+        if on_layer is not None:
+            on_layer(layer + 1, n_layers)
 
     with ExitStack() as stack:
         stack.enter_context(heads_off(model, off))
         for layer, block in enumerate(model.blocks):
-            hooks = (
-                block.attention.register_forward_pre_hook(ask_for_weights, with_kwargs=True),
-                block.attention.register_forward_hook(keep_weights(layer)),
-            )
-            for hook in hooks:
-                stack.callback(hook.remove)
+            stack.enter_context(_weights_of(block.attention, partial(keep, layer)))
         logits = model(ids[None].to(model.embedding.weight.device))[0]
     return Capture(maps, logits.float().cpu())
+
+
+@torch.inference_mode()
+def capture_cross_attention(
+    model: EncoderDecoder, source: Tensor, target: Tensor, source_mask: Tensor | None = None
+) -> Tensor:
+    """Return where each token of `target` (batch, query) looks in `source` (batch, key): (layer, batch, head, query, key)."""
+    maps = []
+    with ExitStack() as stack:
+        for block in model.decoder.blocks:
+            stack.enter_context(_weights_of(block.cross_attention, maps.append))
+        model(source, target, source_mask)
+    return torch.stack(maps).float().cpu()
+
+
+@contextmanager
+def _weights_of(attention: nn.Module, keep: Callable[[Tensor], None]) -> Iterator[None]:
+    """Within the block, `keep` is given the weights (batch, head, query, key) whenever `attention` runs."""
+
+    def ask(_module, args, kwargs):
+        return args, kwargs | {"return_weights": True}
+
+    def take(_module, _args, output):
+        out, weights = output
+        keep(weights)
+        return out
+
+    hooks = attention.register_forward_pre_hook(ask, with_kwargs=True), attention.register_forward_hook(take)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

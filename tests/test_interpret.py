@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from course_lib.attention import padding_mask
 from course_lib.devices import seed_everything
-from course_lib.interpret import capture_attention, heads_off, largest_tensor, value_norms
-from course_lib.transformer import TransformerConfig, TransformerLM
+from course_lib.interpret import capture_attention, capture_cross_attention, heads_off, largest_tensor, value_norms
+from course_lib.transformer import EncoderDecoder, TransformerConfig, TransformerLM
 
 CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
 
@@ -83,3 +84,18 @@ def test_value_norms_are_the_lengths_of_the_projected_values(model, ids):
 def test_largest_tensor_counts_bytes():
     assert largest_tensor(lambda: torch.ones(3, 5) @ torch.ones(5, 7, dtype=torch.float32)) == 4 * 5 * 7
     assert largest_tensor(lambda: None) == 0
+
+
+@torch.no_grad()
+def test_cross_attention_is_shown_as_it_is_and_leaves_no_trace():
+    config = TransformerConfig(vocab_size=20, d_model=24, n_layers=2, n_heads=4, d_ff=32, context_length=16)
+    torch.manual_seed(0)
+    model = EncoderDecoder(config).eval()
+    source, target = torch.randint(20, (3, 7)), torch.randint(20, (3, 5))
+    mask = padding_mask(torch.tensor([7, 4, 6]), 7)
+    before = model(source, target, mask)
+    maps = capture_cross_attention(model, source, target, mask)
+    assert maps.shape == (2, 3, 4, 5, 7)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, 3, 4, 5))
+    assert (maps[:, 1, :, :, 4:] == 0).all()
+    assert torch.equal(model(source, target, mask), before)
