@@ -61,13 +61,15 @@ codecs.register_error("course_lib.hex", _as_hex)
 class MergeStep:
     """The tokens of a word at one moment of its merging: their `ids`, and their `pieces` as `Tokenizer.piece` shows them.
 
-    `rank` is the place of the pair that was merged last in `Tokenizer.merges` (0 was learned first), and `position` is where
-    in `ids` the merged token stands. Both are None before the first merge. A step with a position and no rank takes the whole
-    word from the vocabulary (`ignore_merges`).
+    `ranks` has for each pair of neighbours its place in `Tokenizer.merges`, or None if training never learned it; the smallest
+    one merges next. `rank` is that of the pair that was merged last, and `position` is where in `ids` the merged token stands;
+    both are None before the first merge. A step with a position and no rank takes the whole word from the vocabulary
+    (`ignore_merges`).
     """
 
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
+    ranks: tuple[int | None, ...]
     rank: int | None = None
     position: int | None = None
 
@@ -191,8 +193,11 @@ class Tokenizer:
         return steps
 
     def _step(self, symbols: list[str], rank: int | None = None, position: int | None = None) -> MergeStep:
-        ids = tuple(self.vocab[symbol] for symbol in symbols if symbol)
-        return MergeStep(ids, tuple(map(self.piece, ids)), rank, position)
+        present = [symbol for symbol in symbols if symbol]
+        ids = tuple(self.vocab[symbol] for symbol in present)
+        return MergeStep(
+            ids, tuple(map(self.piece, ids)), tuple(map(self._ranks.get, pairwise(present))), rank, position
+        )
 
     def _normalise(self, text: str) -> str:
         return text if self.normal_form is None else unicodedata.normalize(self.normal_form, text)

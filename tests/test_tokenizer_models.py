@@ -345,9 +345,13 @@ def test_merges_are_replayed_in_the_order_that_defines_them(ours, word):
     for step in steps:
         assert step.pieces == tuple(map(ours.piece, step.ids))
     for before, step in pairwise(steps):
-        if step.rank is not None:
-            pair = before.pieces[step.position] + before.pieces[step.position + 1]
-            assert pair == step.pieces[step.position] or "<0x" in pair
+        if step.rank is None:
+            continue
+        known = [rank for rank in before.ranks if rank is not None]
+        assert step.rank == min(known) and step.position == before.ranks.index(step.rank)
+        assert ours.vocab["".join(ours.merges[step.rank])] == step.ids[step.position]
+    assert len(steps[0].ranks) == len(steps[0].ids) - 1
+    assert steps[-1].rank is None or not any(rank is not None for rank in steps[-1].ranks)
 
 
 def test_a_word_taken_whole_from_the_vocabulary_is_told():
