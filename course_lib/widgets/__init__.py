@@ -2,8 +2,19 @@
 
 from course_lib.widgets.attention_explorer import AttentionExplorer
 from course_lib.widgets.attention_stepper import AttentionStepper
+from course_lib.widgets.cache_view import CacheView
 from course_lib.widgets.exercise_check import ExerciseCheck, check
 from course_lib.widgets.logit_lens import LogitLens
 from course_lib.widgets.predict import Predict
+from course_lib.widgets.tokenizer_view import TokenizerView
 
-__all__ = ["AttentionExplorer", "AttentionStepper", "ExerciseCheck", "LogitLens", "Predict", "check"]
+__all__ = [
+    "AttentionExplorer",
+    "AttentionStepper",
+    "CacheView",
+    "ExerciseCheck",
+    "LogitLens",
+    "Predict",
+    "TokenizerView",
+    "check",
+]
