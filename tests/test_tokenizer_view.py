@@ -181,6 +181,7 @@ def test_merges_are_replayed_by_buttons_and_keys(view, page, tokenizer):
     expect(place).to_have_text("merge 10 of 10")
     expect(view.get_by_role("button", name="Step")).to_be_disabled()
     expect(view.locator(".note")).to_have_text("No pair of neighbours is known: these 3 are the word’s tokens.")
+    expect(view.get_by_role("img")).to_have_accessible_name('Pieces after 10 merges: " unbelie", "v", "ably"')
     screenshot(view, "tokenizer_view_end")
     view.get_by_role("button", name="Back").focus()
     page.keyboard.press("ArrowLeft")
@@ -234,6 +235,18 @@ def test_the_text_is_cut_as_it_is_typed_and_the_last_one_wins(view, page, tokeni
     expect(view.get_by_role("option")).to_have_text([chip(tokenizer.piece(i)) for i in ids])
     expect(box).to_have_value("Strawberry fields\n\tforever")
     expect(box).to_be_focused()
+
+
+def test_the_chosen_word_stays_while_the_text_is_typed_on(view, page):
+    token(view, " reads").click()
+    expect(view.get_by_role("heading", name="Merging ·reads")).to_be_visible()
+    box = view.get_by_role("textbox")
+    box.press("Control+End")
+    box.press_sequentially("45, incomprehensibly")
+    expect(view.get_by_role("status")).to_contain_text("74 bytes")
+    expect(view.get_by_role("heading", name="Merging ·reads")).to_be_visible()
+    type_text(view, "one two")  # there is no third word any more
+    expect(view.get_by_role("heading", name="Merging ·two")).to_be_visible()
 
 
 def test_what_goes_wrong_is_said_in_the_widget(view):

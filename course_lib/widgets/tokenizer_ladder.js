@@ -3,7 +3,7 @@
 
 function ladder() {
   const grid = node("div", { className: "rungs" });
-  const element = node("div", { className: "ladder" }, grid);
+  const element = node("div", { className: "ladder", role: "img", tabIndex: 0 }, grid);
   let rows = []; // of each step, the elements that come with it
   let shown = -1;
 
@@ -45,7 +45,9 @@ function ladder() {
   }
 
   // Show the rows up to `step`; the last of them slides in if it is one more than before.
-  function show(step) {
+  function show(step, replay) {
+    const { ids } = replay.steps[step];
+    element.ariaLabel = `Pieces after ${step} merges: ${ids.map((id) => JSON.stringify(replay.vocabulary[id].piece)).join(", ")}`;
     rows.forEach((row, index) => row.forEach((part) => {
       part.classList.toggle("hidden", index > step);
       part.classList.toggle("last", index === step);

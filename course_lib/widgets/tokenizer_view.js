@@ -67,6 +67,7 @@ function openView(model, el) {
 
     close() {
       clearInterval(clock);
+      model.off("change:replay", view.pause);
       view.line.close();
     },
   };
@@ -231,6 +232,8 @@ function replayPanel(view) {
     const [step, last] = [view.step(), view.last()];
     if (drawn !== replay) {
       rungs.build(replay);
+      const most = Math.max(0, ...replay.steps.map((_, at) => knownPairs(replay, at).length));
+      pairs.style.minHeight = `${30 * Math.min(most, MOST_PAIRS + 1)}px`; // so that nothing below moves
       drawn = replay;
     }
     name.textContent = visible(replay.word);
@@ -239,7 +242,7 @@ function replayPanel(view) {
     none.hidden = isShown;
     none.textContent = replay.special ? "This is a special token. It is cut out of the text before anything else, and never merged." : "This word is too long for its merges to be shown here.";
     if (!isShown) return;
-    rungs.show(step);
+    rungs.show(step, replay);
     back.disabled = step === 0;
     next.disabled = step === last;
     play.disabled = last === 0;
