@@ -75,9 +75,9 @@ def test_what_nbval_ignores_is_bounded_by_the_next_cell(path):
 def test_widgets_leave_a_text_that_can_be_compared(path):
     for cell in code_cells(path):
         if re.search(r"Predict\(|\.reveal\(|^check\(|Explorer\(|Stepper\(", cell.source, re.MULTILINE):
-            assert re.match(r"Predict: |You said|Skipped|Exercise |Attention(Explorer|Stepper): ", texts(cell).strip()), (
-                cell.source
-            )
+            assert re.match(
+                r"Predict: |You said|Skipped|Exercise |Attention(Explorer|Stepper): ", texts(cell).strip()
+            ), cell.source
 
 
 @PATHS
