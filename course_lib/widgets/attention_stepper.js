@@ -141,7 +141,7 @@ function controlPanel(stepper) {
   const element = node(
     "div",
     { className: "controls" },
-    node("div", { className: "stages", role: "group", ariaLabel: "Stage" }, ...stages),
+    node("div", { className: "modes stages", role: "group", ariaLabel: "Stage" }, ...stages),
     node("div", { className: "steps" }, back, play, next, slider, place),
   );
 

@@ -76,6 +76,7 @@ function lookOf(element) {
     muted: value("--muted"),
     query: value("--course-query"),
     key: value("--course-key"),
+    value: value("--course-value"),
     code: `${FONT_SIZE}px ${value("--code")}`,
     bold: `600 ${FONT_SIZE}px ${style.fontFamily}`,
   };
