@@ -6,6 +6,7 @@ from course_lib.widgets.cache_view import CacheView
 from course_lib.widgets.exercise_check import ExerciseCheck, check
 from course_lib.widgets.logit_lens import LogitLens
 from course_lib.widgets.predict import Predict
+from course_lib.widgets.sampling_playground import SamplingPlayground
 from course_lib.widgets.tokenizer_view import TokenizerView
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ExerciseCheck",
     "LogitLens",
     "Predict",
+    "SamplingPlayground",
     "TokenizerView",
     "check",
 ]

@@ -25,9 +25,12 @@ def module(*names: str) -> str:
 
 
 def encode_text(tokenizer: Tokenizer, text: str, longest: int) -> list[int]:
-    """Return the ids of the text that a learner typed; ValueError says how to mend it if it has none or over `longest`."""
-    ids = tokenizer.encode(text)
-    if not ids:
+    """Return the ids of the text that a learner typed, after those that the model was trained to see at a text's start.
+
+    ValueError says how to mend a text that is empty or longer than `longest` tokens.
+    """
+    ids = tokenizer.encode_prompt(text)
+    if not tokenizer.encode(text):
         raise ValueError("The text is empty: type a word or more.")
     if len(ids) > longest:
         raise ValueError(f"The text has {len(ids)} tokens and {longest} fit: shorten it by {len(ids) - longest}.")

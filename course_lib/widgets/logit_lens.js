@@ -130,7 +130,7 @@ const placeName = (depth) => (depth === 0 ? "the embedding" : `after layer ${dep
 function tablePanel(lens) {
   const table = node("table", { role: "grid", ariaLabel: "Likeliest next token by layer and position, layer 0 at the bottom" });
   const stage = node("div", { className: "stage" }, table);
-  const legend = tintLegend();
+  const legend = tintLegend("probability");
   legend.append(node("b", { textContent: "bold" }), "the model’s answer already");
   const hint = node("p", { className: "muted", textContent: "Arrow keys choose a cell; click or Enter pins its position. Only the last layer was trained to be read this way: what an early layer holds may lie in directions that the unembedding does not look at." });
   const element = node("section", { className: "table" }, node("h3", { textContent: "Likeliest next token after each layer" }), stage, legend, hint);

@@ -48,6 +48,7 @@ function oddsChart({ now = "now", before, describe, pick }) {
 
 // Two significant digits, as in every picture of the course.
 function twoDigits(probability) {
+  if (probability === 0) return "0";
   return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
 }
 
@@ -58,7 +59,7 @@ function tint(element, probability) {
   element.dataset.depth = probability > 0.83 ? 2 : probability > 0.6 ? 1 : 0;
 }
 
-// The legend of `tint`.
-function tintLegend() {
-  return node("div", { className: "legend" }, "probability 0", node("span", { className: "ramp" }), "1");
+// The legend of `tint`, which shows the probability called `name`.
+function tintLegend(name) {
+  return node("div", { className: "legend" }, `${name} 0`, node("span", { className: "ramp" }), "1");
 }
