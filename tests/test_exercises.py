@@ -1,6 +1,7 @@
 """Every exercise of the course: its solution passes, each known wrong version gets its hint, its stub is not attempted."""
 
 import importlib
+import math
 import pkgutil
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from course_lib import exercises
 from course_lib.exercises import EXERCISES, find
+from course_lib.exercises.lesson_03.what_if import bits_without
 from course_lib.exercises.registry import no_inputs
 from course_lib.widgets import check
 
@@ -230,6 +232,16 @@ def test_explanation_of_01_5_says_what_is_measured():
 def test_explanation_of_02_5_says_what_is_measured():
     exercise = find("02.5")
     assert f"costs {exercise.expected():.1f} bits" in exercise.why
+
+
+def test_explanation_of_03_5_says_what_is_measured():
+    why, whole = find("03.5").why, bits_without(None)
+    rises = [bits_without(layer) - whole for layer in range(30)]
+    assert f"the model needs {whole:.1f} bits" in why
+    for layer in (0, 11, 15, 29):
+        assert f"layer {layer} costs {rises[layer]:.1f} bits" in why
+    assert sum(rise < 0.5 for rise in rises) >= 20  # two thirds of the layers
+    assert whole + rises[0] > math.log2(49_152)  # worse than guessing blindly
 
 
 # ---------------------------------------------------------------- what the notebook stores

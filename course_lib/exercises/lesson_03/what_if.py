@@ -1,0 +1,223 @@
+"""Exercise 03.5: what if a layer were left out?"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from course_lib import pretrained
+from course_lib.exercises.registry import Exercise, Mistake
+from course_lib.transformer import TransformerLM
+
+__all__ = ["WHAT_IF", "bits_without"]
+
+_TEXT = """\
+Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
+network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
+the network keeps all of its vectors and chooses, at every step, which of them to read."""  # the text of lessons 01 and 02
+
+
+@functools.cache
+def _real_model() -> dict[str, object]:
+    model, tokenizer = pretrained.load("smollm2-135m-instruct")
+    return {"model": _Remembering(model), "tokenizer": tokenizer, "device": model.embedding.weight.device}
+
+
+class _Remembering:
+    """The model with a memory: the known wrong versions mostly differ in what they do with the same logits."""
+
+    def __init__(self, model: TransformerLM):
+        self.blocks, self.whole = model.blocks, model
+        self._seen = {}
+        self._probe = torch.tensor([[[1.0]]]), torch.tensor([[[5.0]]])  # an input and an output of a block
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        read, written = self._probe
+        hooked = (
+            (layer, hook(block, (read,), written).item())
+            for layer, block in enumerate(self.blocks)
+            for hook in block._forward_hooks.values()
+        )
+        key = tuple(ids.flatten().tolist()), tuple(hooked)
+        if key not in self._seen:
+            with torch.inference_mode():
+                self._seen[key] = self.whole(ids)
+        return self._seen[key]
+
+
+@functools.cache
+@torch.inference_mode()
+def bits_without(layer: int | None) -> float:
+    """Return the loss in bits per token on the exercise's text when `layer` is left out; None: with every layer at work.
+
+    Not by a hook: the two matrices with which the layer writes into the stream are made zero.
+    """
+    names = _real_model()
+    model, ids = names["model"].whole, torch.tensor([names["tokenizer"].encode(_TEXT)], device=names["device"])
+    writing = ("attention.output.weight", "feed_forward.down.weight")
+    silent = {
+        name: torch.zeros_like(weight)
+        for name, weight in model.named_parameters()
+        if name.startswith(f"blocks.{layer}.") and name.endswith(writing)
+    }
+    chances = functional_call(model, silent, (ids,))[0].float().cpu().softmax(dim=-1)
+    return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:].tolist())) / (ids.shape[1] - 1)
+
+
+def _rise_without_layer_15() -> float:
+    return bits_without(15) - bits_without(None)
+
+
+_EXPERIMENT = f'''\
+text = """\
+{_TEXT}"""
+ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, position)
+
+
+'''
+
+
+def _measured(
+    place: str = "[model.blocks[15]]",
+    written: str = "inputs[0]",
+    loss: str = "F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)",
+    answer: str = "bits(logits) - bits(model(ids))",
+) -> str:
+    """Return the cell of exercise 03.5 with the blocks left out, what they hand on, the loss and the comparison as given."""
+    return f"""\
+{_EXPERIMENT}def hand_on(block, inputs, output):
+    return {written}
+
+
+def bits(logits):
+    return {loss}
+
+
+hooks = [block.register_forward_hook(hand_on) for block in {place}]
+logits = model(ids)
+for hook in hooks:
+    hook.remove()
+skip_bits = ({answer}).item()
+"""
+
+
+_SOLUTION = f"""\
+{_EXPERIMENT}def hand_on(block, inputs, output):
+    return inputs[0]  # the stream as it came in
+
+
+def bits(logits):
+    return F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)
+
+
+with model.blocks[15].register_forward_hook(hand_on):  # within this block of code, layer 15 is left out
+    logits = model(ids)  # (1, position, vocab)
+skip_bits = (bits(logits) - bits(model(ids))).item()
+"""
+
+WHAT_IF = Exercise(
+    id="03.5",
+    kind="why",
+    title="What if a layer were left out?",
+    section="The logit lens",
+    answer="skip_bits",
+    results=("skip_bits",),
+    expected=_rise_without_layer_15,
+    names=_real_model,
+    tolerance=0.1,  # in bfloat16, on a GPU, the cost is some 4 % smaller; that of the layer below is 25 % larger
+    stub=f"""\
+{_EXPERIMENT}def hand_on(block, inputs, output):
+    return inputs[0]  # the stream as it came in
+
+
+with model.blocks[15].register_forward_hook(hand_on):  # within this block of code, layer 15 is left out
+    logits = model(ids)  # (1, position, vocab)
+# By how many bits per token does the mean loss on this text rise when layer 15 is left out? Then try layers 0 and 29.
+skip_bits = ...
+""",
+    solution=_SOLUTION,
+    why="With all layers the model needs 5.8 bits per token. When it is left out, layer 15 costs 0.2 bits, the last layer "
+    "29 costs 2.5 bits, and layer 0 costs 12.1 bits: that is worse than guessing blindly among all 49,152 tokens. If "
+    "each layer *replaced* the representation, none could be missed. But it only adds, and what flows past a missing "
+    "layer is still nearly what the next one was trained to read: two thirds of the layers cost less than half a bit "
+    "each. Layer 0 is another matter, for all others were trained to read what it makes of the bare embeddings; and "
+    "behind the last layer none is left to make up for it. Depth alone does not decide it: layer 11 costs 2.2 bits. "
+    "Larger models, too, can spare layers in the middle more easily than the first and the last ones (arXiv "
+    "2406.19384).",
+    hints=(
+        "Two forward passes on the same ids, one inside the `with` and one outside, and a loss for each.",
+        "The logits at position i predict the token at position i + 1: the last logits and the first token have no partner.",
+        "Cross-entropy is in nats; a bit is ln 2 nats. Subtract the loss of the whole model from the loss without the layer.",
+    ),
+    mistakes=(
+        Mistake(
+            _measured(loss="F.cross_entropy(logits[0, :-1].float(), ids[0, 1:])"),
+            "The right difference, but in nats: `cross_entropy` uses the natural logarithm, and one bit is ln 2 nats.",
+        ),
+        Mistake(
+            _measured(loss="F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) * math.log(2)"),
+            "From nats to bits, the loss is divided by ln 2; you multiplied. One nat is 1.44 bits.",
+        ),
+        Mistake(
+            _measured(answer="bits(model(ids)) - bits(logits)"),
+            "The right number of bits with the wrong sign: the rise is the loss without the layer minus the loss with it.",
+        ),
+        Mistake(
+            _measured(answer="bits(logits)"),
+            "That is a loss, near 6 bits. What is asked is how far the one without layer 15 lies above that of the whole "
+            "model: subtract.",
+        ),
+        Mistake(
+            _measured(answer="bits(logits) / bits(model(ids))"),
+            "That is the ratio of the two losses. Bits are logarithms already, so they are compared by subtracting.",
+        ),
+        Mistake(
+            _measured(answer="2 ** (bits(logits) - bits(model(ids)))"),
+            "That is the ratio of the two perplexities. The rise in bits is its logarithm to the base 2.",
+        ),
+        Mistake(
+            _measured(loss="F.cross_entropy(logits[0].float(), ids[0]) / math.log(2)"),
+            "The targets are not shifted: that asks how well each position predicts its own token, not the next one.",
+        ),
+        Mistake(
+            _measured(loss="F.cross_entropy(logits[0, :-1].float(), ids[0, 1:], reduction='sum') / math.log(2)"),
+            "That is the rise summed over the text. Per token, it is the mean.",
+        ),
+        Mistake(
+            _measured(loss="F.cross_entropy(logits[0, 1:].float(), ids[0, :-1]) / math.log(2)"),
+            "The targets are shifted the wrong way: that asks how well each position predicts the token before it.",
+        ),
+        Mistake(
+            _measured(place="[model.blocks[14]]"),
+            "That is layer 14, one too low. Layers count from 0, so layer 15 is `model.blocks[15]`.",
+        ),
+        Mistake(
+            _measured(place="[model.blocks[16]]"),
+            "That is layer 16, one too high. Layers count from 0, so layer 15 is `model.blocks[15]`.",
+        ),
+        Mistake(
+            _measured(place="[model.blocks[0]]"),
+            "That is layer 0, worth comparing! The answer to put in is that of layer 15.",
+        ),
+        Mistake(
+            _measured(place="[model.blocks[29]]"),
+            "That is layer 29, worth comparing! The answer to put in is that of layer 15.",
+        ),
+        Mistake(
+            _measured(place="model.blocks[15:]"),
+            "That leaves out layer 15 and all above it: the end of the model is missing, as in the logit lens. Leave out "
+            "one layer.",
+        ),
+        Mistake(
+            _measured(written="torch.zeros_like(output)"),
+            "The layer hands on zeros, and wipes out what all layers below have written. A layer that is left out hands on "
+            "the stream as it came in.",
+        ),
+        Mistake(
+            _measured(written="output"),
+            "The rise is 0: nothing has been left out. Are both forward passes run in the same way?",
+        ),
+    ),
+)
