@@ -9,9 +9,9 @@ from torch import Tensor
 
 from course_lib.chat_template import render
 from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerLM
+from course_lib.transformer import EncoderDecoder, TransformerLM
 
-__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text"]
+__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "translate"]
 
 
 @dataclass(frozen=True)
@@ -159,3 +159,19 @@ def stream_reply(
     """Yield the model's next reply in the chat `messages`, piece by piece; see `chat_prompt` and `stream_text`."""
     ids = tokenizer.encode(chat_prompt(tokenizer, messages))
     return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+
+
+@torch.inference_mode()
+def translate(
+    model: EncoderDecoder, source: Tensor, source_mask: Tensor | None, start_id: int, max_new_tokens: int
+) -> Tensor:
+    """Return the tokens (batch, max_new_tokens) that the decoder writes for each of `source` (batch, position), greedily.
+
+    The memory is computed once and the past is cached. Every row gets `max_new_tokens`; what follows its stop token means
+    nothing.
+    """
+    memory, cache = model.encode(source, source_mask), model.decoder.new_cache(len(source), max_new_tokens)
+    written = [torch.full((len(source), 1), start_id, device=source.device)]
+    for _ in range(max_new_tokens):
+        written.append(model.decode(written[-1], memory, cache)[:, -1:].argmax(dim=-1))
+    return torch.cat(written[1:], dim=1)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from course_lib.attention import padding_mask
 from course_lib.devices import seed_everything
-from course_lib.generation import Sampling, generate, stream_reply, stream_text
+from course_lib.generation import Sampling, generate, stream_reply, stream_text, translate
 from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerConfig, TransformerLM
+from course_lib.transformer import EncoderDecoder, TransformerConfig, TransformerLM
 
 CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
 
@@ -140,3 +141,18 @@ def test_a_reply_ends_with_the_turn(smollm2):
     messages = [{"role": "user", "content": "Say hello."}]
     reply = "".join(stream_reply(model, tokenizer, messages, max_new_tokens=60))
     assert reply and "<|im_end|>" not in reply
+
+
+@torch.no_grad()
+def test_translation_is_the_greedy_one_of_the_uncached_model():
+    torch.manual_seed(0)
+    config = TransformerConfig(vocab_size=20, d_model=24, n_layers=2, n_heads=4, d_ff=32, context_length=16)
+    model = EncoderDecoder(config).eval()
+    for parameter in model.parameters():
+        parameter.copy_(parameter * 8)  # far enough from uniform that no two tokens are nearly as likely
+    source, mask = torch.randint(20, (3, 7)), padding_mask(torch.tensor([7, 4, 6]), 7)
+    written = translate(model, source, mask, start_id=1, max_new_tokens=6)
+    target = torch.ones(3, 1, dtype=torch.long)
+    for _ in range(6):
+        target = torch.cat([target, model(source, target, mask)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(written, target[:, 1:])
