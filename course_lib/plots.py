@@ -25,6 +25,7 @@ __all__ = [
     "show_matrix",
     "show_multi_head",
     "show_owners",
+    "show_table",
     "show_tokens",
 ]
 
@@ -97,6 +98,21 @@ def show_tokens(pieces: Sequence[str], ids: Sequence[int]) -> HTML:
         for position, (piece, i) in enumerate(zip(pieces, ids, strict=True))
     )
     return HTML(f"<div>{chips}</div>")
+
+
+def show_table(columns: Mapping[str, Sequence[object]], rows: Sequence[str]) -> HTML:
+    """Return a table with a heading for each of `columns`; what differs from most of its row is set in bold."""
+
+    def cell(value: object, usual: object) -> str:
+        text = "–" if value is None or value is False else "yes" if value is True else escape(str(value))
+        return f"<td style='text-align: center'>{text if value == usual else f'<b>{text}</b>'}</td>"
+
+    head = "".join(f"<th style='text-align: center'>{escape(name)}</th>" for name in columns)
+    body = []
+    for row, *values in zip(rows, *columns.values(), strict=True):
+        usual = max(values, key=values.count)
+        body.append(f"<tr><th>{escape(row)}</th>{''.join(cell(value, usual) for value in values)}</tr>")
+    return HTML(f"<table style='font-size: 14px'><tr><th></th>{head}</tr>{''.join(body)}</table>")
 
 
 @matplotlib.rc_context(_STYLE)
