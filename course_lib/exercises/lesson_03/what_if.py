@@ -31,16 +31,10 @@ class _Remembering:
     def __init__(self, model: TransformerLM):
         self.blocks, self.whole = model.blocks, model
         self._seen = {}
-        self._probe = torch.tensor([[[1.0]]]), torch.tensor([[[5.0]]])  # an input and an output of a block
 
     def __call__(self, ids: Tensor) -> Tensor:
-        read, written = self._probe
-        hooked = (
-            (layer, hook(block, (read,), written).item())
-            for layer, block in enumerate(self.blocks)
-            for hook in block._forward_hooks.values()
-        )
-        key = tuple(ids.flatten().tolist()), tuple(hooked)
+        left_out = tuple(layer for layer, block in enumerate(self.blocks) if block._forward_hooks)
+        key = tuple(ids.flatten().tolist()), left_out
         if key not in self._seen:
             with torch.inference_mode():
                 self._seen[key] = self.whole(ids)
@@ -76,46 +70,34 @@ text = """\
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, position)
 
 
-'''
-
-
-def _measured(
-    place: str = "[model.blocks[15]]",
-    written: str = "inputs[0]",
-    loss: str = "F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)",
-    answer: str = "bits(logits) - bits(model(ids))",
-) -> str:
-    """Return the cell of exercise 03.5 with the blocks left out, what they hand on, the loss and the comparison as given."""
-    return f"""\
-{_EXPERIMENT}def hand_on(block, inputs, output):
-    return {written}
-
-
-def bits(logits):
-    return {loss}
-
-
-hooks = [block.register_forward_hook(hand_on) for block in {place}]
-logits = model(ids)
-for hook in hooks:
-    hook.remove()
-skip_bits = ({answer}).item()
-"""
-
-
-_SOLUTION = f"""\
-{_EXPERIMENT}def hand_on(block, inputs, output):
+def hand_on(block, inputs, output):
     return inputs[0]  # the stream as it came in
 
 
-def bits(logits):
-    return F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)
+'''
 
 
-with model.blocks[15].register_forward_hook(hand_on):  # within this block of code, layer 15 is left out
+def _leaving_out(layer: int) -> str:
+    return f"""\
+with model.blocks[{layer}].register_forward_hook(hand_on):  # within this block of code, layer {layer} is left out
     logits = model(ids)  # (1, position, vocab)
-skip_bits = (bits(logits) - bits(model(ids))).item()
 """
+
+
+def _measured(
+    layer: int = 15,
+    loss: str = "F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)",
+    answer: str = "bits(logits) - bits(model(ids))",
+) -> str:
+    """Return the cell of exercise 03.5 with the layer that is left out, the loss and the comparison as given."""
+    return f"""\
+{_EXPERIMENT}def bits(logits):
+    return {loss}
+
+
+{_leaving_out(layer)}skip_bits = ({answer}).item()
+"""
+
 
 WHAT_IF = Exercise(
     id="03.5",
@@ -128,16 +110,11 @@ WHAT_IF = Exercise(
     names=_real_model,
     tolerance=0.1,  # in bfloat16, on a GPU, the cost is some 4 % smaller; that of the layer below is 25 % larger
     stub=f"""\
-{_EXPERIMENT}def hand_on(block, inputs, output):
-    return inputs[0]  # the stream as it came in
-
-
-with model.blocks[15].register_forward_hook(hand_on):  # within this block of code, layer 15 is left out
-    logits = model(ids)  # (1, position, vocab)
-# By how many bits per token does the mean loss on this text rise when layer 15 is left out? Then try layers 0 and 29.
+{_EXPERIMENT}{_leaving_out(15)}# By how many bits per token does the mean loss on this text rise
+# when layer 15 is left out? Then try layers 0 and 29, for comparison.
 skip_bits = ...
 """,
-    solution=_SOLUTION,
+    solution=_measured(),
     why="With all layers the model needs 5.8 bits per token. When it is left out, layer 15 costs 0.2 bits, the last layer "
     "29 costs 2.5 bits, and layer 0 costs 12.1 bits: that is worse than guessing blindly among all 49,152 tokens. If "
     "each layer *replaced* the representation, none could be missed. But it only adds, and what flows past a missing "
@@ -190,33 +167,23 @@ skip_bits = ...
             "The targets are shifted the wrong way: that asks how well each position predicts the token before it.",
         ),
         Mistake(
-            _measured(place="[model.blocks[14]]"),
+            _measured(layer=14),
             "That is layer 14, one too low. Layers count from 0, so layer 15 is `model.blocks[15]`.",
         ),
         Mistake(
-            _measured(place="[model.blocks[16]]"),
+            _measured(layer=16),
             "That is layer 16, one too high. Layers count from 0, so layer 15 is `model.blocks[15]`.",
         ),
         Mistake(
-            _measured(place="[model.blocks[0]]"),
+            _measured(layer=0),
             "That is layer 0, worth comparing! The answer to put in is that of layer 15.",
         ),
         Mistake(
-            _measured(place="[model.blocks[29]]"),
+            _measured(layer=29),
             "That is layer 29, worth comparing! The answer to put in is that of layer 15.",
         ),
         Mistake(
-            _measured(place="model.blocks[15:]"),
-            "That leaves out layer 15 and all above it: the end of the model is missing, as in the logit lens. Leave out "
-            "one layer.",
-        ),
-        Mistake(
-            _measured(written="torch.zeros_like(output)"),
-            "The layer hands on zeros, and wipes out what all layers below have written. A layer that is left out hands on "
-            "the stream as it came in.",
-        ),
-        Mistake(
-            _measured(written="output"),
+            _measured(answer="bits(logits) - bits(logits)"),
             "The rise is 0: nothing has been left out. Are both forward passes run in the same way?",
         ),
     ),
