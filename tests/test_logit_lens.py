@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from traitlets import TraitError
 
+from course_lib.attention import sinusoidal_positions
 from course_lib.devices import seed_everything
 from course_lib.interpret import largest_tensor, logit_lens
 from course_lib.plots import chip
@@ -25,6 +26,13 @@ from course_lib.widgets import LogitLens
 SIZES = {"vocab_size": 50, "d_model": 24, "n_layers": 3, "n_heads": 6, "d_ff": 40, "context_length": 16}
 LLAMA = TransformerConfig(**SIZES, n_kv_heads=2)
 GPT2 = TransformerConfig(**SIZES, positions="learned", norm="layernorm", feed_forward="gelu", bias=True)
+GEMMA = TransformerConfig(
+    **SIZES, norm_position="sandwich", qk_norm="head", feed_forward="geglu", scaled_embeddings=True, window=4
+)
+VASWANI = TransformerConfig(
+    **SIZES, positions="sinusoidal", norm="layernorm", norm_position="post", feed_forward="relu", bias=True
+)
+MODELS = {"llama": LLAMA, "gpt2": GPT2, "gemma": GEMMA, "vaswani": VASWANI}
 
 SENTENCE = "The capital of France is Paris, and the capital of Italy is"
 CELLS = [
@@ -59,7 +67,7 @@ def lens(smollm2):
     return logit_lens(model, torch.tensor(tokenizer.encode(SENTENCE)))
 
 
-@pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
 def small(request):
     seed_everything(0)
     model = TransformerLM(request.param).eval()
@@ -82,21 +90,23 @@ def test_a_depth_reads_as_the_model_that_ends_there(small, ids):
     for depth in (1, 2, 3):
         shorter = copy.deepcopy(small)
         shorter.blocks = shorter.blocks[:depth]
-        probabilities = shorter(ids[None])[0].softmax(-1)
-        top = probabilities.topk(4)
-        assert torch.equal(lens.top_ids[depth], top.indices)
-        torch.testing.assert_close(lens.top_probabilities[depth], top.values)
+        logits = shorter(ids[None])[0]
+        likeliest, probabilities = logits.topk(4).indices, logits.softmax(-1)
+        assert torch.equal(lens.top_ids[depth], likeliest)
+        torch.testing.assert_close(lens.top_probabilities[depth], probabilities.gather(-1, likeliest))
         bits = torch.distributions.Categorical(probabilities).entropy() / torch.tensor(2.0).log()
         torch.testing.assert_close(lens.entropy[depth], bits)
 
 
 def test_the_first_depth_is_the_embedding_and_the_last_exactly_the_model(small, ids):
     lens = logit_lens(small, ids)
-    x = small.embedding(ids)
+    x = small.embedding(ids) * (24**0.5 if small.config.scaled_embeddings else 1)
     if small.config.positions == "learned":
         x = x + small.position_embedding.weight[:9]
-    top = small.unembed(small.final_norm(x)).softmax(-1).topk(10)
-    assert torch.equal(lens.top_ids[0], top.indices)
+    if small.config.positions == "sinusoidal":
+        x = x + sinusoidal_positions(torch.arange(9), 24)
+    likeliest = small.unembed(small.final_norm(x)).topk(10).indices
+    assert torch.equal(lens.top_ids[0], likeliest)
     logits = small(ids[None])[0]
     exact = logits.log_softmax(-1).topk(10)
     assert torch.equal(lens.top_ids[-1], exact.indices)

@@ -116,24 +116,29 @@ def test_odds_and_shares_are_those_of_sampling(smollm2, sampling):
     assert result["entropy"] == pytest.approx(bits, abs=1e-3)
 
 
-@pytest.mark.parametrize("steps", [(12,), (1, 5, 6)])
+@pytest.mark.parametrize("steps", [(6,), (1, 2, 3)])
 def test_the_text_is_that_of_generate_with_the_same_seed_however_it_is_asked_for(smollm2, steps):
     model, tokenizer = smollm2
     sampling = Sampling(temperature=0.9, top_p=0.95)
     playground = SamplingPlayground(model, tokenizer, PROMPT, sampling, seed=3)
     for n_tokens in steps:
         playground.generate(n_tokens)
-    tokens = generate(model, tokenizer.encode(PROMPT), 12, sampling, generator=torch.Generator().manual_seed(3))
+    tokens = generate(model, tokenizer.encode(PROMPT), 6, sampling, generator=torch.Generator().manual_seed(3))
     assert playground.generated == tokenizer.decode(tokens)
+
+
+def test_another_prompt_starts_over_and_another_seed_writes_another_text(smollm2):
+    playground = SamplingPlayground(*smollm2, "Once", seed=3)
+    playground.generate(5)
     first = playground.generated
+    playground.text = "Twice"
+    assert playground.generated == "" and len(playground.result["branches"]) == 1
     playground.text = "Once"
-    playground.text = PROMPT
-    assert playground.generated == ""
-    playground.generate(12)
+    playground.generate(5)
     assert playground.generated == first
-    playground.text = "Once"
-    playground.text, playground.seed = PROMPT, 4
-    playground.generate(12)
+    playground.text = "Twice"
+    playground.text, playground.seed = "Once", 4
+    playground.generate(5)
     assert playground.generated != first
 
 
@@ -204,13 +209,13 @@ def test_a_full_context_is_said_and_the_text_kept(smollm2):
 
 def test_saved_notebook_shows_a_picture_and_a_line_of_text(smollm2):
     playground = SamplingPlayground(*smollm2, "It costs $5 or $6 <b>", Sampling(temperature=0.8, top_k=50))
-    playground.generate(30)
+    playground.generate(8)
     data, _ = playground._repr_mimebundle_()
     png = base64.b64decode(data["image/png"])
     assert len(png) < 200_000
     assert imread(BytesIO(png)).shape == (480, 1100, 4)
     assert data["text/plain"] == (
-        "SamplingPlayground: 10 prompt tokens, 30 generated; temperature 0.8, top_k 50; seed 0"
+        "SamplingPlayground: 10 prompt tokens, 8 generated; temperature 0.8, top_k 50; seed 0"
     )
 
 
