@@ -83,7 +83,8 @@ class Tokenizer:
     - `words` is a regular expression for a word; what it does not match is a word too. With `split_digits`, every digit is a
       word of its own first (SmolLM2).
     - `normal_form` is the Unicode normal form that a text is brought into, such as "NFC" (Qwen 3), or None. Special tokens
-      are cut out before that, those in `normalised_tokens` after it.
+      are cut out before that, those in `normalised_tokens` after it. (By Python's table; that of `tokenizers` is older and
+      lacks some combining marks.)
     - With `ignore_merges`, a word that is in the vocabulary is that token, whatever its merges are (Llama 3).
 
     What a model needs besides: `start_tokens` stood before every text in its training (Llama 3's `<|begin_of_text|>`), and

@@ -267,6 +267,24 @@ def test_ids_equal_the_librarys_around_every_character_that_the_patterns_name(ou
         )
 
 
+OTHER_PATTERNS = {  # of models that the course does not name
+    "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "o200k": (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+
+
+@pytest.mark.parametrize("pattern", OTHER_PATTERNS.values(), ids=OTHER_PATTERNS)
+def test_patterns_that_both_engines_read_the_same_are_taken_as_they_are(pattern, tmp_path):
+    peer = byte_level(pattern, ["<s>"])
+    ours = loaded(peer, tmp_path)
+    for text in [*SHORT_TEXTS, *map(script_text, SCRIPTS.values())]:
+        ids_equal(ours, peer, text)
+
+
 @given(text=COMPARABLE)
 def test_any_text_comes_back_as_far_as_the_format_allows(model, ours, text):
     for token in ours.special_tokens:
