@@ -184,7 +184,13 @@ def show_curves(
         ax.plot(x, y, color=colour, linestyle=dash, marker=marker if few else None, label=name)
     if level is not None:
         ax.axhline(level[0], color=PALETTE["light"]["residual"], linewidth=1)
-        ax.annotate(level[1], (1, level[0]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        name = {
+            "xytext": (0, 5),
+            "textcoords": "offset points",
+            "ha": "right",
+            "va": "bottom",
+        }  # clear of curves on the level
+        ax.annotate(level[1], (1, level[0]), xycoords=("axes fraction", "data"), **name)
     if edge is not None:
         ax.axvline(edge[0], color=PALETTE["light"]["residual"], linewidth=1)
         ax.annotate(f" {edge[1]}", (edge[0], 0), xycoords=("data", "axes fraction"), ha="left", va="bottom")

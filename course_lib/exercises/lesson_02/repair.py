@@ -42,7 +42,7 @@ def _layer(
 ) -> str:
     """Return the cell of exercise 02.2 with its steps as given."""
     return f'''\
-def multi_head(x, w_q, w_k, w_v, w_o, n_heads):
+def multi_head_by_view(x, w_q, w_k, w_v, w_o, n_heads):
     """Multi-head self-attention without a mask: x (batch, position, d_model) -> the same shape.
 
     w_q, w_k, w_v (d_model, width), where width is n_heads · d_head, and w_o (width, d_model).
@@ -62,7 +62,7 @@ REPAIR = Exercise(
     kind="repair",
     title="Heads that cut up the text",
     section="A view where a transpose is needed",
-    answer="multi_head",
+    answer="multi_head_by_view",
     results=("output",),
     inputs=_layer_inputs,
     expected=_head_by_head,
