@@ -259,7 +259,7 @@ def test_what_goes_wrong_is_said_in_the_widget(view):
 
 
 def test_special_tokens_and_long_words_are_explained(view):
-    type_text(view, "<|im_start|>user " + "a" * 100)
+    type_text(view, "<|im_start|>user " + "aB" * 60)
     token(view, "<|im_start|>").click()
     expect(view.locator(".none")).to_contain_text("special token")
     expect(view.get_by_role("slider")).to_be_hidden()
@@ -309,6 +309,29 @@ def test_nothing_is_cut_off_at_any_width(view, page, width):
 def test_python_reads_back_what_the_learner_chose(open_notebook):
     page = open_notebook([*CELLS, "view.step = 2"])
     expect(page.locator(".tokenizer-view .place")).to_have_text("merge 2 of 10")
+
+
+def test_a_start_token_and_a_word_taken_whole_are_told(open_notebook, tmp_path):
+    tokenizer = loaded(llama3(), tmp_path)
+    words = [piece for token in tokenizer.vocab.values() if (piece := tokenizer.piece(token)).isalpha()]
+    whole = next(
+        word for word in words if (last := tokenizer.merge_steps(word)[-1]).rank is None and last.position == 0
+    )
+    page = open_notebook(
+        [
+            "from pathlib import Path\nfrom course_lib.tokenizer import Tokenizer\n"
+            "from course_lib.widgets import TokenizerView",
+            f"TokenizerView(Tokenizer.load(Path({str(tmp_path)!r})), {whole!r})",
+        ]
+    )
+    view = page.locator(".tokenizer-view")
+    expect(view.get_by_role("status")).to_contain_text("before the text a model is given <|begin_of_text|>")
+    view.get_by_role("slider").focus()
+    page.keyboard.press("End")
+    expect(view.locator(".said")).to_contain_text(f"The whole word {whole} is in the vocabulary")
+    expect(view.locator(".rungs > .merged:visible").last).to_have_text(whole)
+    expect(view.locator(".note")).to_have_text("The word is one token.")
+    screenshot(view, "tokenizer_view_llama3")
 
 
 def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_notebook):

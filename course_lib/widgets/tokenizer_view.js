@@ -102,7 +102,7 @@ function sizesOf({ sizes, tokens, start }) {
   const number = (text) => node("b", { textContent: text });
   const parts = Object.entries(sizes).map(([unit, n]) => node("span", {}, number(n.toLocaleString("en")), ` ${unit}${n === 1 ? "" : "s"}`));
   parts.push(node("span", {}, number((sizes.byte / tokens.length).toPrecision(2)), " bytes per token"));
-  if (start.length) parts.push(node("span", { className: "muted" }, "a model is given ", ...start.map(tokenChip), " before them"));
+  if (start.length) parts.push(node("span", { className: "muted" }, "before the text a model is given ", ...start.map(tokenChip)));
   return parts;
 }
 
