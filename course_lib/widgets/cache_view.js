@@ -115,12 +115,12 @@ function controlPanel(view) {
   const modes = choices.map(([name, sides]) => Object.assign(button(name, () => view.show(sides)), { sides }));
   const element = node("div", { className: "controls" }, play, step, node("div", { className: "modes", role: "group", ariaLabel: "Sides" }, ...modes));
 
-  function draw() {
+  const draw = soon(() => {
     play.textContent = view.isPlaying() ? "Pause" : "Play";
     play.disabled = step.disabled = view.run().ended;
     step.disabled ||= view.isPlaying() || view.line.isBusy();
     modes.forEach((mode) => (mode.ariaPressed = String(String(mode.sides) === String(view.sides))));
-  }
+  });
   return { element, draw };
 }
 
