@@ -87,7 +87,10 @@ function promptPanel({ line, label, text, run, status, action = "Run" }) {
 
   const draw = soon(() => {
     const { progress } = line;
-    if (shownText !== text()) input.value = shownText = text();
+    if (shownText !== text()) {
+      if (input.value === shownText) input.value = text(); // else somebody is typing, or has asked for this very text
+      shownText = text();
+    }
     bar.style.visibility = progress ? "visible" : "hidden";
     bar.max = progress?.total ?? 1;
     bar.value = progress?.done ?? 0;
