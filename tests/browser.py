@@ -157,6 +157,12 @@ def use_theme(page: Page, name: str) -> None:
     expect(page.locator("#jupyterlab-splash")).to_have_count(0)
 
 
+def shut_down_kernel(page: Page) -> None:
+    """End the open notebook's kernel through the menu."""
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+
+
 def no_request_leaves(requests: list[str]) -> None:
     """Assert that every address asked for lies on this machine."""
     hosts = {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")}

@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from browser import screenshot, use_theme
+from browser import screenshot, shut_down_kernel, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from traitlets import TraitError
@@ -381,7 +381,6 @@ def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_noteboo
     page.keyboard.press("ArrowDown")
     expect(widget.get_by_role("heading", name="After layer 28")).to_be_visible()
     screenshot(widget, "logit_lens_notebook_7")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     run_text(widget, "Anyone there?")
     expect(widget.get_by_role("alert")).to_contain_text("The kernel is not running")

@@ -7,7 +7,7 @@ from io import BytesIO
 
 import pytest
 import torch
-from browser import screenshot, use_theme
+from browser import screenshot, shut_down_kernel, use_theme
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
@@ -309,6 +309,8 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(widget, smol
     seed = widget.get_by_role("spinbutton", name="seed")
     widget.get_by_role("button", name="New seed").click()
     expect(seed).not_to_have_value("0")
+    seed.fill("7")
+    seed.press("Enter")
     generate_tokens(widget, 10, 10)
     assert chips(widget).all_inner_texts() != first
 
@@ -370,18 +372,21 @@ def test_text_is_walked_and_tokens_chosen_by_keyboard(widget, page):
 
 
 def test_generation_is_seen_can_be_stopped_and_settings_move_meanwhile(widget):
+    set_sliders(widget, Sampling(temperature=1.0, top_k=1))
+    run_text(widget, "one two " * 20)  # goes on like this, and does not end
+    expect(widget.get_by_role("status")).to_contain_text(", 0 generated", timeout=PATIENCE)
     widget.get_by_role("spinbutton", name="How many tokens to generate").fill("400")
     widget.get_by_role("button", name="Generate 400 tokens").click()
     status = widget.get_by_role("status")
-    expect(status).to_have_text(re.compile(r"Running the model: token [3-9] of 400"), timeout=PATIENCE)
+    expect(status).to_have_text(re.compile(r"Running the model: token \d+ of 400"), timeout=PATIENCE)
     expect(widget.get_by_role("button", name="Sample one")).to_be_disabled()
-    set_sliders(widget, Sampling(temperature=1.0, top_k=2))
+    widget.get_by_role("slider", name="top-k").fill("1")  # the slider's second place: the 2 likeliest
     drawable = widget.locator(".settings table").get_by_role("row", name="can be drawn").get_by_role("cell").nth(1)
     expect(drawable).to_have_text("2", timeout=PATIENCE)
     widget.get_by_role("button", name="Stop").click()
-    expect(status).to_have_text(re.compile(r"^5 prompt tokens, \d+ generated$"), timeout=PATIENCE)
+    expect(status).to_have_text(re.compile(r"prompt tokens, \d+ generated$"), timeout=PATIENCE)
     n_tokens = int(re.search(r"(\d+) generated", status.inner_text())[1])
-    assert 3 <= n_tokens < 400
+    assert 0 < n_tokens < 400
     expect(chips(widget)).to_have_count(n_tokens)
     expect(widget.get_by_role("button", name="Sample one")).to_be_enabled()
 
@@ -452,8 +457,7 @@ def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_noteboo
     page.keyboard.press("ArrowLeft")
     expect(chips(widget).last).to_be_focused()
     screenshot(widget, "sampling_playground_notebook_7")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     widget.get_by_role("button", name="Sample one").click()
     expect(widget.get_by_role("alert")).to_contain_text("The kernel is not running")
     expect(widget.get_by_role("button", name="Sample one")).to_be_enabled()

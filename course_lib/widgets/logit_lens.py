@@ -78,7 +78,7 @@ class LogitLens(AnyWidget):
     @observe("text")
     def _update(self, _change: dict) -> None:
         def progress(done: int, total: int) -> None:
-            self.send({"type": "progress", "done": done, "total": total})
+            self.send({"type": "progress", "done": done - 1, "total": total - 1})  # the embedding is no layer
 
         ids = self._encode(self.text)
         self._lens = logit_lens(self._model, torch.tensor(ids), on_layer=progress)
