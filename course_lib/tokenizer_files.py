@@ -110,7 +110,7 @@ def _refuse(spec: dict, part: str) -> _Unsupported:
 
 def _pipeline(spec: dict) -> tuple[type[Tokenizer], dict]:
     """Return the class for the pipeline, and its arguments that say how a text is cut and written."""
-    decoder = _steps(spec["decoder"], "decoders")
+    decoder = _steps(spec.get("decoder"), "decoders")
     if [step["type"] for step in decoder] == ["ByteLevel"]:
         return Tokenizer, _byte_level(spec)
     if decoder[:3] != _BYTE_FALLBACK:
@@ -127,7 +127,7 @@ def _byte_level(spec: dict) -> dict:
         raise _refuse(spec, "normalizer")
     steps = [
         _BYTE_LEVEL | step | {"trim_offsets": True} if step["type"] == "ByteLevel" else step  # what changes no id
-        for step in _steps(spec["pre_tokenizer"], "pretokenizers")
+        for step in _steps(spec.get("pre_tokenizer"), "pretokenizers")
     ]
     options = {"normal_form": next(iter(normal_forms), None), "split_digits": steps[:1] == [_DIGITS]}
     if options["split_digits"]:
@@ -156,7 +156,10 @@ def _finds_all(pattern: str) -> bool:
 
 
 def _prepend(spec: dict) -> str:
-    normaliser, cutting = _steps(spec["normalizer"], "normalizers"), _steps(spec["pre_tokenizer"], "pretokenizers")
+    normaliser, cutting = (
+        _steps(spec.get("normalizer"), "normalizers"),
+        _steps(spec.get("pre_tokenizer"), "pretokenizers"),
+    )
     if normaliser not in ([], [_SPACE_TO_MARK], [_PREPEND, _SPACE_TO_MARK]):
         raise _refuse(spec, "normalizer")
     if len(normaliser) == 2 and not cutting:

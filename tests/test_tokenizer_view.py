@@ -8,7 +8,7 @@ import pytest
 from browser import screenshot, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
-from test_tokenizer_models import gemma3, llama3, loaded, mistral, qwen3
+from tokenizer_peers import gemma3, llama3, loaded, mistral, qwen3
 from traitlets import TraitError
 
 from course_lib.plots import chip
