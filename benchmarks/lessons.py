@@ -1,0 +1,80 @@
+"""How long each lesson runs from top to bottom, and how soon each widget's first picture is there.
+
+    PYTHONPATH=tests python benchmarks/lessons.py
+
+Lessons run in a fresh kernel with nothing solved, as they are stored. Widgets are shown in JupyterLab and Chromium; what
+they show exists by then, and the clock starts when the cell that shows them is run.
+"""
+
+import statistics
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+from browser import Notebooks, jupyter_server, launch_chromium
+from playwright.sync_api import sync_playwright
+from store_notebooks import NOTEBOOKS, run
+
+SETUP = """
+import torch
+from course_lib import pretrained, widgets
+model, tokenizer = pretrained.load("smollm2-135m-instruct")
+sentence = "The cat sat on the mat because it was tired, and the cat"
+q, k, v = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+"""
+WIDGETS = {
+    "AttentionExplorer": "widgets.AttentionExplorer(model, tokenizer, sentence)",
+    "AttentionStepper": "widgets.AttentionStepper(q, k, v, causal=True)",
+    "CacheView": "widgets.CacheView(model, tokenizer, sentence)",
+    "LogitLens": "widgets.LogitLens(model, tokenizer, sentence)",
+    "SamplingPlayground": "widgets.SamplingPlayground(model, tokenizer, sentence)",
+    "TokenizerView": "widgets.TokenizerView(tokenizer, sentence)",
+}
+ROUNDS = 5
+# A card is there when it has its full width, some height, and one more frame has been drawn.
+SHOWN = """async () => {
+  const card = [...document.querySelectorAll(".course-widget")].find((card) => card.offsetHeight > 80);
+  if (!card) return false;
+  await new Promise(requestAnimationFrame);
+  return performance.now();
+}"""
+
+
+def first_paint(notebooks: Notebooks, make: str) -> float:
+    """Return the seconds from running the cell that shows the widget to its first picture."""
+    page = notebooks.open(
+        [SETUP, f"widget = {make}\nis_armed = False", "if is_armed:\n    display(widget)\nis_armed = True"]
+    )
+    page.locator(".jp-Notebook .jp-CodeCell .jp-Editor").last.click()
+    start = page.evaluate("performance.now()")
+    page.keyboard.press("Shift+Enter")
+    shown = page.wait_for_function(SHOWN, polling="raf", timeout=60_000).json_value()
+    page.close()
+    return (shown - start) / 1000
+
+
+def main():
+    print("| lesson | runs for |\n|---|---|")
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        start = time.perf_counter()
+        run(nbformat.read(path, as_version=4))
+        print(f"| {path.stem} | {time.perf_counter() - start:.0f} s |", flush=True)
+
+    print(f"\nJupyterLab {version('jupyterlab')}, median of {ROUNDS} and slowest\n")
+    print("| widget | first paint | slowest |\n|---|---|---|")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        jupyter_server(Path(folder)) as server,
+        sync_playwright() as playwright,
+    ):
+        notebooks = Notebooks(server, launch_chromium(playwright))
+        for name, make in WIDGETS.items():
+            seconds = [first_paint(notebooks, make) for _ in range(ROUNDS)]
+            print(f"| {name} | {statistics.median(seconds):.2f} s | {max(seconds):.2f} s |", flush=True)
+        notebooks.close()
+
+
+if __name__ == "__main__":
+    main()
