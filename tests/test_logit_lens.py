@@ -366,7 +366,7 @@ def test_dark_theme_is_followed_while_the_widget_is_open(widget, page):
 def test_nothing_is_cut_off_at_any_width(widget, page, width):
     page.set_viewport_size({"width": width, "height": 1500})
     screenshot(widget, f"logit_lens_{width}")
-    parts = [widget, *widget.locator("section, form, .odds, .series").all()]
+    parts = [widget, *widget.locator("section, form, .odds, .series, tbody th").all()]
     assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 

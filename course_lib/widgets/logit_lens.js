@@ -1,7 +1,7 @@
 // The browser's half of LogitLens. The kernel's half says what `result` and a column hold; here they are drawn and driven.
 // A depth is 0 for the embedding and i + 1 for the stream after layer i.
 
-const COLUMN = { smallest: 84, largest: 124, header: 92 }; // CSS pixels
+const COLUMN = { smallest: 84, largest: 124, header: 110 }; // CSS pixels
 const CURVE = { width: 330, height: 190, left: 34, right: 14, top: 10, bottom: 44 }; // CSS pixels
 
 export default { render };
