@@ -144,7 +144,7 @@ def sinusoidal_positions(positions: Tensor, d_model: int) -> Tensor:
     Numbers 2i and 2i + 1 are the sine and the cosine of position · 10,000^(−2i / d_model) (arXiv 1706.03762, section 3.5).
     """
     cos, sin = rotary_angles(positions, d_model)
-    return torch.stack([sin, cos], dim=-1).flatten(-2)
+    return torch.stack([sin.chunk(2, dim=-1)[1], cos.chunk(2, dim=-1)[1]], dim=-1).flatten(-2)
 
 
 def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device | None = None) -> Tensor:
@@ -178,10 +178,11 @@ class RopeScaling:
 def rotary_angles(
     positions: Tensor, d_head: int, theta: float = 10_000.0, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin (query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
+    """Return cos and ∓sin (query, d_head) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
 
-    Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta. (RoPE, arXiv
-    2104.09864.)
+    Pair i of a head's numbers, i and i + d_head / 2, turns by its angle a position: pair 0 by one radian, the last by nearly
+    1 / theta (RoPE, arXiv 2104.09864). So each angle stands twice, and its sine the first time with a minus, as `rotate`
+    needs it.
     """
     if d_head % 2:
         raise ValueError(f"sines and cosines come in pairs of numbers, so their number must be even, not {d_head}")
@@ -192,7 +193,8 @@ def rotary_angles(
         kept = ((turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)).clamp(0, 1)
         frequencies = kept * frequencies + (1 - kept) * frequencies / scaling.factor
     angles = positions[:, None].float() * frequencies
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -200,9 +202,9 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
     A turned query times a turned key depends on their positions only through the difference.
     """
-    cos, sin = (angle.to(x.dtype) for angle in rotation)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    cos, sin = rotation
+    other = x.roll(x.shape[-1] // 2, dims=-1)  # the other number of each pair
+    return (x * cos + other * sin).to(x.dtype)
 
 
 # ---------------------------------------------------------------- the cache
@@ -292,14 +294,10 @@ class MultiHeadAttention(nn.Module):
         With `cache`, keys and values are added to it, and the queries attend to everything in it. With `memory`, what
         `keys_values` gave for another sequence, the queries attend to that instead of to `x`: cross-attention.
         """
-        q_width, kv_width = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
         if memory is None:
-            q, k, v = self.qkv(x).split([q_width, kv_width, kv_width], dim=-1)
-            q, k, v = self._heads(q, self.q_norm), self._heads(k, self.k_norm), self._heads(v)
+            q, k, v = self._queries_keys_values(x, rotation)
         else:
-            q, (k, v) = self._heads(self._project(x, slice(q_width)), self.q_norm), memory
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            q, (k, v) = self._normalise(self._project(x, slice(self.n_heads * self.d_head)), self.q_norm), memory
         if cache is not None:
             k, v = cache.append(k, v)
         if self.window is not None and k.shape[2] > self.window:
@@ -312,15 +310,28 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys and values (batch, kv_head, key, d_head) of another sequence's vectors (batch, key, d_model)."""
-        k, v = self._project(memory, slice(self.n_heads * self.d_head, None)).chunk(2, dim=-1)
-        return self._heads(k, self.k_norm), self._heads(v)
+        k, v = self._project(memory, slice(self.n_heads * self.d_head, None)).chunk(2, dim=1)
+        return self._normalise(k, self.k_norm), v
+
+    def _queries_keys_values(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        heads = self.qkv(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)  # (batch, head, query, d_head)
+        qk, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
+        q, k = qk.split([self.n_heads, self.n_kv_heads], dim=1)
+        if self.q_norm is not None:
+            q, k = self._normalise(q, self.q_norm), self._normalise(k, self.k_norm)
+            qk = torch.cat([q, k], dim=1)
+        if rotation is not None:  # both at once: half as many operations
+            q, k = rotate(qk, rotation).split([self.n_heads, self.n_kv_heads], dim=1)
+        return q, k, v
 
     def _project(self, x: Tensor, rows: slice) -> Tensor:
-        """Multiply by some rows only of the matrix that holds the three projections."""
-        return F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
+        """Return the heads (batch, head, position, d_head) that some rows only of the merged matrix make of `x`."""
+        heads = F.linear(x, self.qkv.weight[rows], None if self.qkv.bias is None else self.qkv.bias[rows])
+        return heads.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
 
-    def _heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Split (batch, query, head · d_head) into (batch, head, query, d_head), normalised."""
-        if norm is not None:
-            x = norm(x.unflatten(-1, (-1, len(norm.weight)))).flatten(-2)
-        return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+    def _normalise(self, heads: Tensor, norm: nn.Module | None) -> Tensor:
+        """Normalise (batch, head, position, d_head) in groups as wide as the norm: one head, or all side by side."""
+        if norm is None:
+            return heads
+        wide = heads.transpose(1, 2).flatten(-2).unflatten(-1, (-1, len(norm.weight)))
+        return norm(wide).flatten(-2).unflatten(-1, (-1, self.d_head)).transpose(1, 2)

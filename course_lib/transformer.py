@@ -147,10 +147,10 @@ class Residual(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         at_input, at_output, on_stream = _NORM_POSITIONS[config.norm_position]
-        self.input_norm = _norm(config) if at_input else nn.Identity()
-        self.output_norm = _norm(config) if at_output else nn.Identity()
-        self.stream_norm = _norm(config) if on_stream else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.input_norm = _norm(config) if at_input else _same
+        self.output_norm = _norm(config) if at_output else _same
+        self.stream_norm = _norm(config) if on_stream else _same
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else _same
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """Map the stream `x` (batch, position, d_model) to the same shape."""
@@ -198,9 +198,9 @@ class _Stack(nn.Module):
     def __init__(self, config: TransformerConfig, *, causal: bool, cross_attention: bool = False):
         super().__init__()
         self.config = config
-        self.embedding = _embedding(config.vocab_size, config.d_model)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         learned = config.positions == "learned"
-        self.position_embedding = _embedding(config.context_length, config.d_model) if learned else None
+        self.position_embedding = nn.Embedding(config.context_length, config.d_model) if learned else None
         self.embedding_norm = _norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -340,11 +340,11 @@ def _attention(config: TransformerConfig, window: int | None = None) -> MultiHea
     )  # fmt: skip
 
 
-def _embedding(n: int, d_model: int) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(torch.empty(n, d_model), freeze=False)  # filled by _initialise, once
-
-
 def _norm(config: TransformerConfig) -> nn.Module:
     if config.norm == "rmsnorm":
         return RMSNorm(config.d_model, config.norm_eps)
     return LayerNorm(config.d_model, config.norm_eps, bias=config.bias)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x  # nn.Identity does it too, but to call a module costs as much as a small product
