@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from course_lib import assets
-from course_lib.checkpoints import DECODERS, ENCODERS, Names, read_folder, rename
+from course_lib.architectures import DECODERS, ENCODERS, Names
+from course_lib.checkpoints import read_folder, rename
 from course_lib.devices import pick_device, pick_dtype
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerConfig, TransformerEncoder, TransformerLM
@@ -45,7 +46,7 @@ def load(
     """Return the model, ready for inference, and its tokenizer.
 
     `source` is a name in `MODELS`; or the folder of a checkpoint (`config.json`, safetensors in one file or several,
-    `tokenizer.json`) of a model type in `checkpoints.DECODERS`, as `save_pretrained` writes it; or the id of one on the
+    `tokenizer.json`) of a model type in `architectures.DECODERS`, as `save_pretrained` writes it; or the id of one on the
     Hugging Face hub, "owner/name", where `huggingface_hub` is installed and the hub can be reached. `device` and `dtype`
     default to `devices.pick_device()` and `devices.pick_dtype(device)`.
 

@@ -106,6 +106,23 @@ def as_gemma_of_2025(folder: Path) -> None:
     rewrite_config(folder, old | {"rope_parameters": None, "layer_types": None, "tie_word_embeddings": None})
 
 
+WINDOWED = {"use_sliding_window": True, "sliding_window": 5}
+
+
+def drop_layer_types(folder: Path) -> None:
+    rewrite_config(folder, {"layer_types": None})
+
+
+LEFT_OUT = (
+    *("rope_parameters", "tie_word_embeddings", "hidden_act", "hidden_activation", "layer_types"),
+    *("num_key_value_heads", "head_dim", "sliding_window", "use_sliding_window", "query_pre_attn_scalar"),
+)
+
+
+def with_a_field_that_means_nothing(folder: Path) -> None:
+    rewrite_config(folder, {"sliding_window": 5})
+
+
 def as_gpt2_of_2019(folder: Path) -> None:
     """The names and the buffers of the file that the model hub has, and a config without today's fields."""
     weights = load_file(folder / "model.safetensors")
@@ -133,6 +150,12 @@ def as_gpt2_of_2019(folder: Path) -> None:
         pytest.param(olmo2, as_it_is, id="olmo 2"),
         pytest.param(gemma3, as_it_is, id="gemma 3"),
         pytest.param(gemma3, as_gemma_of_2025, id="gemma 3 of 2025"),
+        pytest.param(llama, with_a_field_that_means_nothing, id="llama, with a window that it does not use"),
+        pytest.param(olmo2, with_a_field_that_means_nothing, id="olmo 2, with a window that it does not use"),
+        pytest.param(
+            lambda: qwen3(max_window_layers=0, **WINDOWED), drop_layer_types, id="qwen 3, all layers windowed"
+        ),
+        pytest.param(lambda: qwen3(max_window_layers=3, **WINDOWED), drop_layer_types, id="qwen 3, none windowed"),
         pytest.param(gpt2, as_it_is, id="gpt2"),
         pytest.param(gpt2, as_gpt2_of_2019, id="gpt2 of 2019"),
     ],
@@ -149,6 +172,38 @@ def test_logits_equal_transformers_cached_and_uncached(make, rewrite, smollm2, t
     cache = ours.new_cache(2, 21)
     cached = torch.cat([ours(part, cache) for part in ids.split([4, 1, 9, 1, 6], dim=1)], dim=1)
     assert (cached - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("make", [llama, mistral, qwen3, olmo2, gemma3])
+def test_fields_that_are_left_out_mean_what_they_mean_to_transformers(make, smollm2, tmp_path):
+    """Sizes are then the families' own, so that weights are made for what `transformers` reads there."""
+    folder = save(make(num_attention_heads=32, hidden_size=64), smollm2, tmp_path)
+    rewrite_config(folder, dict.fromkeys(LEFT_OUT))
+    published = (folder / "config.json").read_text()
+    theirs = randomised(transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder)))
+    theirs.save_pretrained(folder)
+    (folder / "config.json").write_text(published)
+    ours, _ = pretrained.load(folder, CPU, torch.float32)
+    ids = torch.randint(60, (2, 21), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert (ours(ids) - theirs(ids).logits).abs().max() < 1e-4
+    assert ours.config.window == getattr(theirs.config, "sliding_window", None)
+
+
+@pytest.mark.parametrize("is_copy", [True, False], ids=["a copy", "another"])
+@pytest.mark.parametrize("make", [lambda: qwen3(tie_word_embeddings=True), gpt2], ids=["qwen3", "gpt2"])
+def test_an_unembedding_in_a_tied_checkpoint_counts_only_if_it_differs(make, is_copy, smollm2, tmp_path):
+    folder = save(randomised(make()), smollm2, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (embedding,) = (tensor for name, tensor in weights.items() if name.endswith(("embed_tokens.weight", "wte.weight")))
+    weights["lm_head.weight"] = embedding.clone() if is_copy else embedding.flip(0).contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    ours, _ = pretrained.load(folder, CPU, torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+    assert (ours.unembedding is None) == is_copy
 
 
 @torch.inference_mode()
@@ -233,6 +288,11 @@ UNEVEN = ["full_attention", "sliding_attention", "sliding_attention"]
         (llama, {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
         (llama, {"rope_scaling": {"type": "linear", "factor": 4}}, "'linear'"),
         (qwen3, {"use_sliding_window": True, "sliding_window": 4, "layer_types": UNEVEN}, "equal distances"),
+        (
+            qwen3,
+            WINDOWED | {"max_window_layers": 1, "layer_types": None},
+            "equal distances, not as in max_window_layers 1",
+        ),
         (gemma3, {"final_logit_softcapping": 30.0}, "final_logit_softcapping 30.0"),
         (gemma3, {"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
         (gpt2, {"activation_function": "relu"}, "activation_function 'relu'.*only with 'gelu_new'"),
