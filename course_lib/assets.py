@@ -180,9 +180,15 @@ def fetch_from_hub(repository: str) -> Path:
             "installed: `pip install huggingface_hub`"
         ) from None
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return Path(
+            snapshot_download(
+                repository,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja"],
+                ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, in other formats
+            )
+        )
     except Exception as error:  # every release has its own kinds of errors for: unknown, not allowed, no network
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AssetError(
             f"{repository!r} is no folder here, and could not be fetched from the Hugging Face hub ({reason}). Without a "
             "network, copy the model's folder here and give its path"

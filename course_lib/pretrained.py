@@ -50,8 +50,8 @@ def load(
     Hugging Face hub, "owner/name", where `huggingface_hub` is installed and the hub can be reached. `device` and `dtype`
     default to `devices.pick_device()` and `devices.pick_dtype(device)`.
 
-    Raises ValueError for an unsupported architecture or a missing, extra or misshapen tensor, and names it, and AssetError
-    if the model can be neither found in the cache nor fetched.
+    Raises ValueError for a missing file, an unsupported architecture or a missing, extra or misshapen tensor, and names it,
+    and AssetError if the model can be neither found in the cache nor fetched.
     """
     device, dtype = _where(device, dtype)
     if str(source) in MODELS:
@@ -59,7 +59,7 @@ def load(
         config = TransformerConfig(**json.loads((folder / "config.json").read_text()))
         weights = _load(folder / "model.safetensors")
     else:
-        folder = _find(source, MODELS)
+        folder = _find(source, MODELS, ("config.json", "tokenizer.json"))
         config, weights = read_folder(folder, DECODERS, dtype)
     return _build(TransformerLM, config, weights, device, dtype), Tokenizer.load(folder)
 
@@ -72,7 +72,7 @@ def load_encoder(
     Its folder holds a WordPiece `tokenizer.json` for the `tokenizers` library. Raises as `load` does.
     """
     device, dtype = _where(device, dtype)
-    folder = assets.fetch(_MINILM) if source == _MINILM else _find(source, (_MINILM,))
+    folder = assets.fetch(_MINILM) if str(source) == _MINILM else _find(source, (_MINILM,), ("config.json",))
     config, weights = read_folder(folder, ENCODERS, dtype)
     return _build(TransformerEncoder, config, weights, device, dtype)
 
@@ -86,17 +86,22 @@ def _where(device: torch.device | str | None, dtype: torch.dtype | None) -> tupl
     return device, dtype or pick_dtype(device)
 
 
-def _find(source: str | Path, known: tuple[str, ...]) -> Path:
-    """Return the folder that `source` is the path of, or that the hub has under this id."""
+def _find(source: str | Path, known: tuple[str, ...], needed: tuple[str, ...]) -> Path:
+    """Return the folder that `source` is the path of, or that the hub has under this id; it holds the files `needed`."""
     folder = Path(source)
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise ValueError(
-            f"{str(source)!r} is neither a known model ({', '.join(known)}) nor a folder with a config.json, "
-            "and no model on the Hugging Face hub is called so"
-        )
-    return assets.fetch_from_hub(str(source))
+    if not folder.is_dir():
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+            raise ValueError(
+                f"{str(source)!r} is neither a known model ({', '.join(known)}) nor the folder of one; "
+                "an id on the Hugging Face hub looks like owner/name"
+            )
+        folder = assets.fetch_from_hub(str(source))
+    for name in needed:
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} holds no {name}; a model's folder needs {' and '.join(needed)} beside its weights"
+            )
+    return folder
 
 
 def _build(
@@ -226,6 +231,8 @@ def _gguf_tokenizer(fields: Mapping) -> Tokenizer:
         token for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if kind == control
     ]
     ids = {token: i for i, token in enumerate(tokens)}
+    named = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # as templates say, and as GGUF does
+    fields_of = {f"{name}_token": f"tokenizer.ggml.{theirs}_token_id" for name, theirs in named.items()}
     return Tokenizer(
         vocab=ids,
         merges=[tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]],
@@ -233,6 +240,7 @@ def _gguf_tokenizer(fields: Mapping) -> Tokenizer:
         split_digits=fields["tokenizer.ggml.pre"] == "smollm",
         chat_template=fields["tokenizer.chat_template"],
         end_tokens=(tokens[fields["tokenizer.ggml.eos_token_id"]],),
+        named_tokens={name: tokens[fields[field]] for name, field in fields_of.items() if field in fields},
     )
 
 

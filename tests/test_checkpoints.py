@@ -1,6 +1,6 @@
 """Folders of today's open models: the same logits as `transformers`, on small models of random weights; and what goes wrong."""
 
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,88 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from huggingface_hub.utils import filter_repo_objects
+from model_peers import LLAMA3_ROPE, bert, gemma3, gpt2, llama, mistral, olmo2, qwen3, randomised, rewrite_config, save
 from safetensors.torch import load_file, save_file
 
 from course_lib import assets, pretrained
 from course_lib.attention import padding_mask
 
 CPU = torch.device("cpu")
-SMALL = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-
-
-def llama(**changes) -> transformers.PreTrainedModel:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL | {"rope_theta": 500.0} | changes))
-
-
-def mistral(**changes) -> transformers.PreTrainedModel:
-    return transformers.MistralForCausalLM(transformers.MistralConfig(**SMALL | {"sliding_window": 5} | changes))
-
-
-def qwen3(**changes) -> transformers.PreTrainedModel:
-    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SMALL | {"head_dim": 16} | changes))
-
-
-def olmo2(**changes) -> transformers.PreTrainedModel:
-    return transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SMALL | {"pad_token_id": None} | changes))
-
-
-def gemma3(**changes) -> transformers.PreTrainedModel:
-    own = {
-        "num_hidden_layers": 7,
-        "head_dim": 16,
-        "sliding_window": 5,
-        "query_pre_attn_scalar": 24,
-        "pad_token_id": None,
-    }
-    return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SMALL | own | changes))
-
-
-def gpt2(**changes) -> transformers.PreTrainedModel:
-    config = transformers.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32, **changes)
-    return transformers.GPT2LMHeadModel(config)
-
-
-def bert() -> transformers.PreTrainedModel:
-    sizes = {name: size for name, size in SMALL.items() if name != "num_key_value_heads"}
-    return transformers.BertModel(transformers.BertConfig(**sizes))
-
-
-def randomised(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
-    """Zero biases and unit norms would hide a wrong order."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter + 0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
-
-
-def save(model: transformers.PreTrainedModel, smollm2, folder: Path, **options) -> Path:
-    model.save_pretrained(folder, **options)
-    smollm2[1].save(folder)
-    return folder
-
-
-def rewrite_config(folder: Path, changes: dict) -> None:
-    """Change fields of a `config.json`; the value None takes one out."""
-    config = json.loads((folder / "config.json").read_text()) | changes
-    kept = {field: value for field, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(kept))
 
 
 def as_it_is(folder: Path) -> None:
@@ -334,24 +260,62 @@ def test_a_damaged_file_is_named(smollm2, tmp_path):
 # ---------------------------------------------------------------- folders that are not there, and the hub
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"neither a known model \(smollm2-135m-instruct\) nor a folder"):
-        pretrained.load(tmp_path / "nothing", CPU)
-    with pytest.raises(ValueError, match=r"neither a known model \(all-minilm-l6-v2\) nor a folder"):
-        pretrained.load_encoder(tmp_path, CPU)
+@pytest.mark.parametrize("source", ["gpt2", "nothing/at/all", "../owner/name", ".hidden/name"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_named(source):
+    with pytest.raises(ValueError, match=r"neither a known model \(smollm2-135m-instruct\).*looks like owner/name"):
+        pretrained.load(source, CPU)
+    with pytest.raises(ValueError, match=r"neither a known model \(all-minilm-l6-v2\) nor the folder of one"):
+        pretrained.load_encoder(source, CPU)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_missing_file_is_named_before_any_weights_are_read(name, smollm2, tmp_path):
+    folder = save(llama(), smollm2, tmp_path)
+    (folder / name).unlink()
+    (folder / "model.safetensors").write_bytes(b"not to be read")
+    with pytest.raises(ValueError, match=rf"{tmp_path.name} holds no {name}"):
+        pretrained.load(folder, CPU)
+
+
+@pytest.mark.parametrize(("make", "field"), [(llama, "rms_norm_eps"), (gpt2, "layer_norm_epsilon")])
+def test_a_missing_field_is_named(make, field, smollm2, tmp_path):
+    folder = save(make(), smollm2, tmp_path)
+    rewrite_config(folder, {field: None})
+    with pytest.raises(ValueError, match=rf"config\.json lacks '{field}'"):
+        pretrained.load(folder, CPU)
 
 
 def test_a_hub_id_is_fetched_where_there_is_a_hub(smollm2, tmp_path, monkeypatch):
-    folder, asked = save(llama(), smollm2, tmp_path), []
+    """The fake hub has what Llama's repository has: the weights once more in a sub-folder, and once more as `consolidated`."""
+    folder = save(llama(), smollm2, tmp_path / "hub")
+    (folder / "original").mkdir()
+    for extra in ("original/model.safetensors", "consolidated.safetensors", "pytorch_model.bin"):
+        (folder / extra).write_bytes(b"too much")
 
-    def snapshot_download(repository, allow_patterns):
-        asked.append((repository, allow_patterns))
-        return str(folder)
+    def snapshot_download(repository, *, allow_patterns, ignore_patterns):
+        assert repository == "somebody/some-model"
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (tmp_path / "here" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / file, tmp_path / "here" / file)
+        return str(tmp_path / "here")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     model, _ = pretrained.load("somebody/some-model", CPU)
     assert model.config.d_model == 32
-    assert asked == [("somebody/some-model", ["*.json", "*.safetensors", "*.jinja"])]
+    fetched = {path.name for path in (tmp_path / "here").iterdir()}
+    assert fetched == {
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    }
+
+
+def test_a_hub_whose_error_has_no_text_is_reported(monkeypatch):
+    def snapshot_download(*_args, **_options):
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(assets.AssetError, match=r"could not be fetched from the Hugging Face hub \(TimeoutError\)"):
+        pretrained.load("somebody/some-model", CPU)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_to_be(monkeypatch):

@@ -84,6 +84,7 @@ def write_gguf(path: Path) -> dict[str, torch.Tensor]:
     writer.add_token_types([3 if token == "<end>" else 1 for token in tokens])
     writer.add_token_merges(["i n"])
     writer.add_eos_token_id(tokens.index("<end>"))
+    writer.add_bos_token_id(tokens.index("in"))
     writer.add_chat_template("{{ messages }}")
     shapes = {"token_embd": (len(tokens), 32), "output_norm": (32,)}
     for layer in range(2):
@@ -150,6 +151,10 @@ def test_a_conversion_keeps_every_weight_and_shows_its_progress(tiny, capsys):
     for ours, theirs in ((q, tiny["blk.1.attn_q.weight"]), (k, tiny["blk.1.attn_k.weight"])):
         assert torch.equal(ours[:8], torch.cat([theirs[0:8:2], theirs[1:8:2]]))  # the first head, of 8 rows
     assert "converting tiny.gguf" in capsys.readouterr().err
+
+
+def test_a_conversion_keeps_what_chat_templates_know_by_name(tiny):
+    assert pretrained.load("tiny", CPU)[1].named_tokens == {"bos_token": "in", "eos_token": "<end>"}
 
 
 def test_a_conversion_lets_go_of_what_it_has_merged(tiny, monkeypatch):
