@@ -171,8 +171,9 @@ def show_curves(
     log_y: bool = False,
     level: tuple[float, str] | None = None,
     edge: tuple[float, str] | None = None,
+    lowest: float = 0.0,
 ) -> None:
-    """Draw named curves over `x`; `level` is a height and `edge` an x to mark, each with its name.
+    """Draw named curves over `x`, from the height `lowest` up; `level` is a height and `edge` an x to mark, with their names.
 
     Few points get markers, and ticks at each.
     """
@@ -200,7 +201,7 @@ def show_curves(
     if log_y:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(bottom=lowest)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend()

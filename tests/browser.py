@@ -116,6 +116,8 @@ class Notebooks:
 
         `emulate` goes to the page: `reduced_motion="reduce"`, `color_scheme="dark"`, ...
         """
+        settings = f"{self.server.url}/lab/api/settings/@jupyterlab/apputils-extension:themes"
+        urllib3.request("PUT", settings, headers=self.headers, json={"raw": "{}"})  # the theme that an earlier page chose
         self.count += 1
         path = f"test_{self.count}.ipynb"
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -133,10 +135,13 @@ class Notebooks:
     def close(self) -> None:
         """Close every page and end every kernel."""
         self.browser.close()
-        headers = {"Authorization": f"token {self.server.token}"}
-        kernels = urllib3.request("GET", f"{self.server.url}/api/kernels", headers=headers).json()
+        kernels = urllib3.request("GET", f"{self.server.url}/api/kernels", headers=self.headers).json()
         for kernel in kernels:
-            urllib3.request("DELETE", f"{self.server.url}/api/kernels/{kernel['id']}", headers=headers)
+            urllib3.request("DELETE", f"{self.server.url}/api/kernels/{kernel['id']}", headers=self.headers)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"token {self.server.token}"}
 
 
 def run_all(page: Page) -> None:

@@ -15,6 +15,7 @@ from course_lib.exercises import EXERCISES, find
 
 PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+WIDGET = re.compile(r"\b(AttentionExplorer|AttentionStepper|CacheView|LogitLens|SamplingPlayground|TokenizerView)\(")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 
 
@@ -58,7 +59,7 @@ def test_stored_outputs_are_clean(path):
 def test_every_pictures_numbers_are_asserted_beside_it(path):
     cells = code_cells(path)
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
-        if "image/png" in mime_types(cell) and "text/plain" in mime_types(cell) and "Explorer" not in cell.source:
+        if "image/png" in mime_types(cell) and "text/plain" in mime_types(cell) and not WIDGET.search(cell.source):
             beside = cell.source + (following.source if following else "")
             assert "assert" in beside, f"a picture whose numbers no cell checks:\n{cell.source}"
 
@@ -74,10 +75,11 @@ def test_what_nbval_ignores_is_bounded_by_the_next_cell(path):
 @PATHS
 def test_widgets_leave_a_text_that_can_be_compared(path):
     for cell in code_cells(path):
-        if re.search(r"Predict\(|\.reveal\(|^check\(|Explorer\(|Stepper\(", cell.source, re.MULTILINE):
-            assert re.match(
-                r"Predict: |You said|Skipped|Exercise |Attention(Explorer|Stepper): ", texts(cell).strip()
-            ), cell.source
+        text = texts(cell).strip()
+        if widget := WIDGET.search(cell.source):
+            assert text.startswith(f"{widget[1]}: "), cell.source
+        elif re.search(r"Predict\(|\.reveal\(|^check\(", cell.source, re.MULTILINE):
+            assert re.match(r"Predict: |You said|Skipped|Exercise ", text), cell.source
 
 
 @PATHS
