@@ -53,7 +53,7 @@ def sliding_window_mask(
 
 
 def padding_mask(lengths: Tensor, n_keys: int) -> Tensor:
-    """Return the mask (batch, 1, 1, key) that hides the padding after the first `lengths[b]` keys of each sequence."""
+    """Return the mask (batch, 1, 1, key) that hides what follows the first `lengths` (batch,) keys of each sequence."""
     return (torch.arange(n_keys, device=lengths.device) < lengths[:, None])[:, None, None, :]
 
 
@@ -93,9 +93,8 @@ def scaled_dot_product_attention(
         mask = visible if mask is None else mask & visible
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
-    weights = scores.softmax(dim=-1)
-    if mask is not None:
-        weights = weights.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)  # softmax over nothing is 0/0
+    hidden = scores.isneginf().all(dim=-1, keepdim=True)
+    weights = scores.softmax(dim=-1).masked_fill(hidden, 0.0)  # softmax over nothing is 0/0
     return (weights @ v).to(q.dtype), weights
 
 
@@ -144,14 +143,15 @@ def sinusoidal_positions(positions: Tensor, d_model: int) -> Tensor:
     Numbers 2i and 2i + 1 are the sine and the cosine of position · 10,000^(−2i / d_model) (arXiv 1706.03762, section 3.5).
     """
     cos, sin = rotary_angles(positions, d_model)
-    return torch.stack([sin.chunk(2, dim=-1)[1], cos.chunk(2, dim=-1)[1]], dim=-1).flatten(-2)
+    return torch.stack([sin, cos], dim=-1).flatten(-2)
 
 
 def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device | None = None) -> Tensor:
     """Return what ALiBi adds to the scores: (head, query, key), minus the head's slope times the distance of the key.
 
     The queries are the last of the key positions. The slopes of n heads are 2^(−8/n), 2^(−16/n) … 2^(−8); where n is no power
-    of two, they are those of the next lower one, then every second one of twice as many (arXiv 2108.12409, section 3).
+    of two, they are those of the next lower one, then every second one of twice as many (arXiv 2108.12409, section 3, and its
+    published code).
     """
     power = 2 ** int(math.log2(n_heads))
     whole, half = torch.arange(1, power + 1, device=device), torch.arange(n_heads - power, device=device) + 0.5
@@ -163,7 +163,7 @@ def alibi_bias(n_heads: int, n_queries: int, n_keys: int, device: torch.device |
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How Llama 3.1 stretches rotary positions to a context `factor` times longer (arXiv 2407.21783, section 3.4.2).
+    """How Llama 3.1 stretches rotary positions to a longer context (`apply_scaling` in the code that Meta published).
 
     Pairs that turn `high_turns` times or more within the `original_context` tokens of the first training are left as they
     are; those that turn `low_turns` times or less turn `factor` times slower; between, it goes over gradually.
@@ -178,11 +178,10 @@ class RopeScaling:
 def rotary_angles(
     positions: Tensor, d_head: int, theta: float = 10_000.0, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and ∓sin (query, d_head) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
+    """Return cos and sin (query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
 
-    Pair i of a head's numbers, i and i + d_head / 2, turns by its angle a position: pair 0 by one radian, the last by nearly
-    1 / theta (RoPE, arXiv 2104.09864). So each angle stands twice, and its sine the first time with a minus, as `rotate`
-    needs it.
+    Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta (RoPE, arXiv
+    2104.09864). `positions` is (query,). Raises ValueError for an odd d_head.
     """
     if d_head % 2:
         raise ValueError(f"sines and cosines come in pairs of numbers, so their number must be even, not {d_head}")
@@ -193,18 +192,18 @@ def rotary_angles(
         kept = ((turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)).clamp(0, 1)
         frequencies = kept * frequencies + (1 - kept) * frequencies / scaling.factor
     angles = positions[:, None].float() * frequencies
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each pair (x[i], x[i + d_head / 2]) of `x` (…, query, d_head) by its angle.
 
-    A turned query times a turned key depends on their positions only through the difference.
+    A turned query times a turned key depends on their positions only through the difference. The paper turns neighbours, x[2i]
+    and x[2i + 1]; Llama's checkpoints in `transformers` order them as here, and the scores are the same.
     """
-    cos, sin = rotation
-    other = x.roll(x.shape[-1] // 2, dims=-1)  # the other number of each pair
-    return (x * cos + other * sin).to(x.dtype)
+    cos, sin = (angle.to(x.dtype) for angle in rotation)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 # ---------------------------------------------------------------- the cache
@@ -249,7 +248,8 @@ class MultiHeadAttention(nn.Module):
     `n_kv_heads` equal to `n_heads` is multi-head, 1 is multi-query (arXiv 1911.02150), between is grouped-query attention
     (arXiv 2305.13245). The query, key and value projections lie in one matrix, so that the input is read once. With a
     `window`, each position sees only the last `window` ones. `q_norm` and `k_norm` normalise queries and keys, each head by
-    itself if they are d_head wide, all heads together if they are as wide as all heads (arXiv 2302.05442, section 2.1).
+    itself if they are d_head wide (arXiv 2010.04245), all heads together if they are as wide as all heads (OLMo 2, arXiv
+    2501.00656); give both or neither.
     """
 
     def __init__(
@@ -300,6 +300,8 @@ class MultiHeadAttention(nn.Module):
             q, (k, v) = self._normalise(self._project(x, slice(self.n_heads * self.d_head)), self.q_norm), memory
         if cache is not None:
             k, v = cache.append(k, v)
+        if self.window is not None and not causal:
+            raise ValueError("a window hides the future too, so it is for causal attention only")
         if self.window is not None and k.shape[2] > self.window:
             near = sliding_window_mask(q.shape[2], self.window, k.shape[2], x.device)
             mask = near if mask is None else mask & near
