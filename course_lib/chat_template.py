@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Scope
 from jinja2.parser import Parser
@@ -21,7 +21,7 @@ def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str
     """Return `messages` as `template` writes them, up to where the next reply begins.
 
     `named_tokens` are the special tokens that the template knows by name, such as {"bos_token": "<s>"}. Raises ValueError
-    with what the template says if it refuses the messages.
+    with what the template says if it refuses the messages or cannot make text of them, and if it is no valid template.
     """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
@@ -29,10 +29,12 @@ def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
     try:
-        return environment.from_string(template).render(
-            messages=messages, add_generation_prompt=True, tools=None, documents=None, **named_tokens
-        )
-    except TemplateError as error:
+        program = environment.from_string(template)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"the model's chat template has an error in line {error.lineno}: {error.message}") from None
+    try:
+        return program.render(messages=messages, add_generation_prompt=True, tools=None, documents=None, **named_tokens)
+    except (TemplateError, TypeError) as error:  # TypeError: a content of None is added to a string
         raise ValueError(f"the model's chat template refuses these messages: {error}") from None
 
 
@@ -54,6 +56,12 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Jinja's own `tojson` escapes HTML, which a model has not seen."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

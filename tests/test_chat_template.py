@@ -233,6 +233,30 @@ def test_what_the_template_says_is_passed_on(family):
         chat_prompt(tokenizer, [HELLO, HELLO])
 
 
+@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "olmo2"])
+def test_a_message_without_content_is_refused_or_written(family):
+    """Llama 3 writes None, as its template says; the others cannot."""
+    tokenizer = Tokenizer({"a": 0}, [], {}, chat_template=TEMPLATES[family], named_tokens={"bos_token": "<s>"})
+    nothing = [{"role": "user", "content": None}]
+    if family == "llama3":
+        assert "None" in chat_prompt(tokenizer, nothing)
+        return
+    with pytest.raises(ValueError, match="refuses these messages: "):
+        chat_prompt(tokenizer, nothing)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a\n{% for message in messages %}", "error in line 2: Unexpected end of template"),
+        ("{{ messages | shout }}", "error in line 1: No filter named 'shout'"),
+    ],
+)
+def test_a_template_that_is_none_is_not_blamed_on_the_messages(template, message):
+    with pytest.raises(ValueError, match=message):
+        chat_prompt(Tokenizer({"a": 0}, [], {}, chat_template=template), [HELLO])
+
+
 def test_a_template_cannot_reach_out_of_its_sandbox():
     tokenizer = Tokenizer({"a": 0}, [], {}, chat_template="{{ messages.__class__.__mro__ }}{{ messages.append(1) }}")
     with pytest.raises(ValueError, match="refuses these messages: access to attribute"):
