@@ -1,6 +1,6 @@
 """Open models as settings of one Transformer: their published shapes, for counting and comparing without their weights.
 
-Each is what `pretrained.load` makes of the `config.json` that was published with the weights.
+Each is the same shape as the `config.json` that was published with the weights describes.
 """
 
 from course_lib.attention import RopeScaling

@@ -5,7 +5,7 @@ characters. A character that is no token falls back on its UTF-8 bytes, which ar
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 from course_lib.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ _WORD = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A BPE tokenizer over characters with byte fallback; its arguments are those of `Tokenizer`, but for `prepend`.
+    """A BPE tokenizer over characters with byte fallback. Its arguments are those of `Tokenizer` that do not cut words.
 
     `prepend` says where a space is put, so that a word at the beginning is the same token as inside a text: "never" (Gemma);
     "first", before the text; "always", before every part between special tokens too; neither where there is a space
@@ -38,12 +38,27 @@ class SentencePieceTokenizer(Tokenizer):
         special_tokens: dict[str, int],
         *,
         prepend: Prepend = "never",
-        **common,
+        normalised_tokens: Collection[str] = (),
+        ignore_merges: bool = False,
+        start_tokens: tuple[str, ...] = (),
+        end_tokens: tuple[str, ...] = (),
+        chat_template: str | None = None,
+        named_tokens: Mapping[str, str] | None = None,
     ):
         if prepend not in get_args(Prepend):
             raise ValueError(f"prepend must be one of {get_args(Prepend)}, not {prepend!r}")
         self.prepend = prepend
-        super().__init__(vocab, merges, special_tokens, **common)
+        super().__init__(
+            vocab,
+            merges,
+            special_tokens,
+            normalised_tokens=normalised_tokens,
+            ignore_merges=ignore_merges,
+            start_tokens=start_tokens,
+            end_tokens=end_tokens,
+            chat_template=chat_template,
+            named_tokens=named_tokens,
+        )
         # No known vocabulary joins a character to the space after it: what stands before a space and after merge apart.
         self._has_words = all(set(left) == {SPACE} or not right.startswith(SPACE) for left, right in merges)
 
