@@ -21,6 +21,7 @@ notebooks: .venv/installed-test  ## run every notebook whole and store it with i
 bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
 	$(BIN)/python benchmarks/inference.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/attention_views.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/lessons.py
 
 clean:
 	rm -rf .venv build artifacts *.egg-info

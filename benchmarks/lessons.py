@@ -55,7 +55,7 @@ def first_paint(notebooks: Notebooks, make: str) -> float:
     return (shown - start) / 1000
 
 
-def main():
+def main() -> None:
     print("| lesson | runs for |\n|---|---|")
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         start = time.perf_counter()
