@@ -11,16 +11,16 @@ from course_lib.chat_template import render
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import EncoderDecoder, TransformerLM
 
-__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "translate"]
+__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "tokenless_ids", "translate"]
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn. Temperature 0 is greedy: always the likeliest token.
 
-    The filters leave out unlikely tokens, in this order: all but the `top_k` likeliest; all beyond the smallest set whose
-    probability reaches `top_p` (nucleus sampling, arXiv 1904.09751); all less likely than `min_p` times the likeliest
-    (arXiv 2407.01082).
+    The filters leave out unlikely tokens, in this order: all but the `top_k` likeliest (of equals at the limit any, where
+    `transformers` keeps all); all beyond the smallest set whose probability reaches `top_p` (nucleus sampling, arXiv
+    1904.09751); all less likely than `min_p` times the likeliest (arXiv 2407.01082).
     """
 
     temperature: float = 0.0
@@ -42,11 +42,12 @@ class Sampling:
         """Return the distribution (…, vocab) that `logits` (…, vocab) are drawn from, in float32."""
         if self.temperature == 0:
             return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-        scores = logits.float() / self.temperature
+        temperature = max(self.temperature, torch.finfo(torch.float32).tiny)  # else 0 / 0 where float32 cannot hold it
+        scores = (logits.float() - logits.float().amax(dim=-1, keepdim=True)) / temperature  # at most 0: none overflows
         if self.top_k is not None:
-            smallest = scores.topk(min(self.top_k, scores.shape[-1])).values[..., -1:]
-            scores = scores.masked_fill(scores < smallest, -torch.inf)
-        if self.top_p is not None:
+            likeliest = scores.topk(min(self.top_k, scores.shape[-1]))
+            scores = torch.full_like(scores, -torch.inf).scatter(-1, likeliest.indices, likeliest.values)
+        if self.top_p is not None and self.top_p < 1:  # rounded sums of probabilities may reach 1 before the last one
             likeliest = scores.softmax(dim=-1).sort(dim=-1, descending=True)
             before = likeliest.values.cumsum(dim=-1) - likeliest.values  # the probability of all that are likelier
             beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, likeliest.indices, before >= self.top_p)
@@ -71,13 +72,16 @@ def generate(
     sampling: Sampling = Sampling(),
     *,
     stop_ids: frozenset[int] = frozenset(),
+    banned_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
     cached: bool = True,
 ) -> Iterator[int]:
     """Yield the tokens that follow `ids`, each as soon as it is drawn; a stop id ends the text and is not yielded.
+    One of `banned_ids` is never drawn.
 
     With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
-    computes all of them again, to the same result. Ends early where the model's context ends.
+    computes all of them again, to the same result. Ends early where the model's context ends. ValueError for a prompt that is
+    empty or longer than the context, or a negative `max_new_tokens`, comes when the first token is asked for.
     """
     context = model.config.context_length
     if not 0 < len(ids) <= context:
@@ -85,18 +89,25 @@ def generate(
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
     device = model.embedding.weight.device
+    banned = torch.tensor(banned_ids, dtype=torch.long, device=device)
     sequence = list(ids)
     end = min(len(sequence) + max_new_tokens, context)
     cache = model.new_cache(1, end) if cached else None
     new = sequence
     while len(sequence) < end:
         stream = model.residual(torch.tensor([new], device=device), cache)
-        token = sampling.draw(model.unembed(stream[0, -1]), generator)
+        token = sampling.draw(model.unembed(stream[0, -1]).index_fill_(-1, banned, -torch.inf), generator)
         if token in stop_ids:
             return
         yield token
         sequence.append(token)
         new = [token] if cached else sequence
+
+
+def tokenless_ids(model: TransformerLM, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids for which `model` has a row and `tokenizer` no token: many models are a round number of rows wide."""
+    ids = {*tokenizer.vocab.values(), *tokenizer.special_tokens.values()}
+    return [i for i in range(model.config.vocab_size) if i not in ids]
 
 
 def stream_text(
@@ -125,7 +136,8 @@ def _stream(
     generator: torch.Generator | None,
 ) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in generate(model, ids, max_new_tokens, sampling, stop_ids=tokenizer.end_ids, generator=generator):
+    limits = {"stop_ids": tokenizer.end_ids, "banned_ids": tokenless_ids(model, tokenizer)}
+    for token in generate(model, ids, max_new_tokens, sampling, **limits, generator=generator):
         if text := decoder.decode(tokenizer.decode_bytes([token])):
             yield text
     if text := decoder.decode(b"", final=True):

@@ -15,6 +15,7 @@ SMALL = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+GPT2_SMALL = {"vocab_size": 60, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 32}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -53,7 +54,7 @@ def gemma3(**changes) -> transformers.PreTrainedModel:
 
 
 def gpt2(**changes) -> transformers.PreTrainedModel:
-    config = transformers.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32, **changes)
+    config = transformers.GPT2Config(**GPT2_SMALL | changes)
     return transformers.GPT2LMHeadModel(config)
 
 

@@ -1,5 +1,6 @@
 """Drawing tokens, against transformers' own filters; cached against uncached; streaming; the chat template."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWa
 
 from course_lib.attention import padding_mask
 from course_lib.devices import seed_everything
-from course_lib.generation import Sampling, generate, stream_reply, stream_text, translate
+from course_lib.generation import Sampling, generate, stream_reply, stream_text, tokenless_ids, translate
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import EncoderDecoder, TransformerConfig, TransformerLM
 
@@ -43,6 +44,25 @@ def test_filters_combine_in_transformers_order():
         expected = warper(None, expected)
     sampling = Sampling(temperature=1.5, top_k=20, top_p=0.9, min_p=0.05)
     torch.testing.assert_close(sampling.probabilities(logits), expected.softmax(-1))
+
+
+def test_top_k_leaves_no_more_than_k_where_several_are_alike():
+    kept = Sampling(temperature=1.0, top_k=2).probabilities(torch.tensor([[3.0, 1, 3, 3], [0, 2, 1, 1]]))
+    assert (kept > 0).sum(-1).tolist() == [2, 2]
+    assert kept[0, 1] == 0 and kept[1, 0] == 0 and kept[1, 1] > 0.7
+
+
+def test_top_p_of_1_leaves_every_token():
+    logits = torch.cat([torch.tensor([30.0]), torch.full((1000,), 0.0)])  # in float32 the first one's probability is 1
+    assert (Sampling(temperature=1.0, top_p=1.0).probabilities(logits) > 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300, 1e30])
+def test_an_extreme_temperature_gives_a_distribution(temperature):
+    logits = torch.tensor([1e4, -1e4, 9999.0])
+    expected = torch.tensor([1.0, 0, 0]) if temperature < 1 else torch.full((3,), 1 / 3)
+    torch.testing.assert_close(Sampling(temperature).probabilities(logits), expected)
+    assert int(Sampling(1e-40).draw(logits)) == 0
 
 
 def test_draws_follow_the_distribution():
@@ -87,9 +107,30 @@ def test_generation_ends_at_a_stop_id_and_at_the_context(small):
         list(generate(small, [1], -1))
 
 
+def test_banned_ids_are_never_drawn(small):
+    first = next(generate(small, [3, 1, 4], 1))
+    banned = sorted({*range(0, 50, 2), first})
+    for sampling in (Sampling(), Sampling(temperature=5.0)):
+        tokens = list(generate(small, [3, 1, 4], 10, sampling, banned_ids=banned))
+        assert len(tokens) == 10 and not set(banned).intersection(tokens)
+    logits = small(torch.tensor([[3, 1, 4]]))[0, -1]
+    allowed = max(set(range(50)) - set(banned), key=lambda token: logits[token].item())
+    assert next(generate(small, [3, 1, 4], 1, banned_ids=banned)) == allowed
+
+
+def test_a_text_has_tokens_of_the_tokenizer_only(small):
+    """The model has 50 rows and the tokenizer five tokens, one of which is the last row."""
+    tokenizer = Tokenizer({"a": 0, "b": 1, "c": 7}, [], {"<s>": 3, "<e>": 49})
+    assert tokenless_ids(small, tokenizer) == sorted(set(range(50)) - {0, 1, 3, 7, 49})
+    sampling, generator = Sampling(temperature=3.0), torch.Generator().manual_seed(0)
+    text = "".join(stream_text(small, tokenizer, "abc", 12, sampling, generator=generator))
+    assert re.fullmatch("(a|b|c|<s>|<e>){12}", text)
+
+
 class Bytes:
     """A tokenizer with one token a byte, whose ids the fake model below plays back."""
 
+    vocab, special_tokens = {chr(i): i for i in range(256)}, {}
     end_ids = frozenset({0})
     chat_template = None
 
@@ -100,10 +141,10 @@ class Bytes:
         return bytes(ids)
 
 
-def test_streaming_holds_back_incomplete_characters(monkeypatch):
+def test_streaming_holds_back_incomplete_characters(small, monkeypatch):
     text = "naïve 👩‍🚀 日本"
     monkeypatch.setattr("course_lib.generation.generate", lambda *_args, **_kwargs: iter(text.encode()))
-    pieces = list(stream_text(None, Bytes(), "x"))
+    pieces = list(stream_text(small, Bytes(), "x"))
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert len(pieces) == len(text)
@@ -113,21 +154,21 @@ def test_streaming_holds_back_incomplete_characters(monkeypatch):
     ("start", "chat", "begin"),
     [(("<s>",), "{{ bos_token }}a", [1, 0]), (("<s>",), "a", [0]), ((), "{{ bos_token }}a", [1, 0])],
 )
-def test_a_text_gets_the_start_token_and_a_chat_what_its_template_writes(monkeypatch, start, chat, begin):
+def test_a_text_gets_the_start_token_and_a_chat_what_its_template_writes(small, monkeypatch, start, chat, begin):
     tokenizer = Tokenizer(
         {"a": 0}, [], {"<s>": 1}, start_tokens=start, chat_template=chat, named_tokens={"bos_token": "<s>"}
     )
     seen = []
     monkeypatch.setattr("course_lib.generation.generate", lambda _model, ids, *_args, **_kwargs: seen.append(ids) or [])
-    list(stream_text(None, tokenizer, "a"))
-    list(stream_text(None, tokenizer, "<s>a"))
-    list(stream_reply(None, tokenizer, [{"role": "user", "content": "Hi"}]))
+    list(stream_text(small, tokenizer, "a"))
+    list(stream_text(small, tokenizer, "<s>a"))
+    list(stream_reply(small, tokenizer, [{"role": "user", "content": "Hi"}]))
     assert seen == [[*tokenizer.start_ids, 0], [1, 0], begin]
 
 
-def test_streaming_shows_broken_bytes_at_the_end(monkeypatch):
+def test_streaming_shows_broken_bytes_at_the_end(small, monkeypatch):
     monkeypatch.setattr("course_lib.generation.generate", lambda *_args, **_kwargs: iter(b"ok\xe6\x97"))
-    assert "".join(stream_text(None, Bytes(), "x")) == "ok\ufffd"
+    assert "".join(stream_text(small, Bytes(), "x")) == "ok\ufffd"
 
 
 def test_the_real_model_answers(smollm2):

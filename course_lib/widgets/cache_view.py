@@ -10,7 +10,7 @@ from traitlets import Dict
 
 from course_lib.accounting import cache_bytes, forward_flops, weight_bytes
 from course_lib.attention import KVCache
-from course_lib.generation import Sampling
+from course_lib.generation import Sampling, tokenless_ids
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerLM
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
@@ -40,6 +40,8 @@ class CacheView(AnyWidget):
 
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer, prompt: str):
         self._model, self._tokenizer = model, tokenizer
+        device = model.embedding.weight.device
+        self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long, device=device)
         super().__init__()
         self.start(prompt)
         self.on_msg(self._answer)
@@ -120,7 +122,7 @@ class CacheView(AnyWidget):
     def _next_token(self, ids: list[int], cache: list[KVCache] | None) -> int:
         """Return the likeliest token after `ids`, as an int: when it is here, the device has finished."""
         stream = self._model.residual(torch.tensor([ids], device=self._model.embedding.weight.device), cache)
-        return Sampling().draw(self._model.unembed(stream[0, -1]))
+        return Sampling().draw(self._model.unembed(stream[0, -1]).index_fill_(-1, self._banned, -torch.inf))
 
     def _cost(self, n_new: int, n_past: int) -> dict[str, int]:
         config = self._model.config

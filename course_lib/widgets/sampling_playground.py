@@ -13,7 +13,7 @@ from anywidget import AnyWidget
 from torch import Tensor
 from traitlets import Dict, Float, Int, Unicode, observe, validate
 
-from course_lib.generation import Sampling
+from course_lib.generation import Sampling, tokenless_ids
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import TransformerLM
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
@@ -32,7 +32,7 @@ class SamplingPlayground(AnyWidget):
 
     `temperature`, `top_k`, `top_p`, `min_p` (None: off) and `seed` can be read and set. A token depends on the settings, the
     seed, the text before it and its distance from the prompt alone: the same seed gives the same text, however it was asked
-    for, and it is the text of `generation.generate` with a generator of that seed. Setting `text`, the prompt, starts over;
+    for, and it is the text of `generation.stream_text` with a generator of that seed. Setting `text`, the prompt, starts over;
     it must have 1 to 1023 tokens, else ValueError.
 
         playground = SamplingPlayground(*load("smollm2-135m-instruct"), "Once upon a time", Sampling(temperature=0.8))
@@ -59,6 +59,7 @@ class SamplingPlayground(AnyWidget):
         seed: int = 0,
     ):
         self._model, self._tokenizer = model, tokenizer
+        self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long)
         self._longest = min(MAX_TOKENS, model.config.context_length)
         self._cache, self._cached = model.new_cache(1, self._longest), []
         self._states = []  # of the seed's generator after 0, 1, 2 … draws
@@ -131,7 +132,10 @@ class SamplingPlayground(AnyWidget):
 
     @torch.inference_mode()
     def _logits(self) -> Tensor:
-        """Return the logits (vocab,) at the place that is looked at; what the cache still holds is not computed again."""
+        """Return the logits (vocab,) at the place that is looked at, -∞ for what is no token.
+
+        What the cache still holds is not computed again.
+        """
         ids = [*self._prompt, *(node.token for node in self._place.path())]
         if ids == self._cached:
             return self._latest_logits
@@ -142,7 +146,7 @@ class SamplingPlayground(AnyWidget):
             layer.length = shared
         new = torch.tensor([ids[shared:]], device=self._model.embedding.weight.device)
         stream = self._model.residual(new, self._cache)
-        self._latest_logits = self._model.unembed(stream[0, -1]).float().cpu()
+        self._latest_logits = self._model.unembed(stream[0, -1]).float().cpu().index_fill(-1, self._banned, -torch.inf)
         self._cached = ids
         return self._latest_logits
 

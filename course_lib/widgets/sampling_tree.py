@@ -17,16 +17,17 @@ FILTERS = ("temperature 0", "float32", "top-k", "top-p", "min-p")
 def cut_by(logits: Tensor, sampling: Sampling) -> Tensor:
     """Return for each token of `logits` (vocab,) as int64 (vocab,) which of `FILTERS` cuts it, counted from 1; 0 is none.
 
-    A token is cut by the first filter that leaves it no probability.
+    A token is cut by the first filter that leaves it no probability. What has a logit of -∞ had none before.
     """
+    had_some = logits > -torch.inf
     if sampling.temperature == 0:
-        return (sampling.probabilities(logits) == 0).long()
+        return ((sampling.probabilities(logits) == 0) & had_some).long()
     unfiltered = Sampling(sampling.temperature)
     with_top_k = replace(unfiltered, top_k=sampling.top_k)
     steps = (unfiltered, with_top_k, replace(with_top_k, top_p=sampling.top_p), sampling)
     cut = torch.zeros(len(logits), dtype=torch.int64)
     for number, step in enumerate(steps, start=2):
-        cut[(step.probabilities(logits) == 0) & (cut == 0)] = number
+        cut[(step.probabilities(logits) == 0) & (cut == 0) & had_some] = number
     return cut
 
 
