@@ -116,8 +116,8 @@ class Notebooks:
 
         `emulate` goes to the page: `reduced_motion="reduce"`, `color_scheme="dark"`, ...
         """
-        settings = f"{self.server.url}/lab/api/settings/@jupyterlab/apputils-extension:themes"
-        urllib3.request("PUT", settings, headers=self.headers, json={"raw": "{}"})  # the theme that an earlier page chose
+        theme = f"{self.server.url}/lab/api/settings/@jupyterlab/apputils-extension:themes"
+        urllib3.request("PUT", theme, headers=self.headers, json={"raw": "{}"})  # forgets what an earlier page chose
         self.count += 1
         path = f"test_{self.count}.ipynb"
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
