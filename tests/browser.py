@@ -168,6 +168,11 @@ def shut_down_kernel(page: Page) -> None:
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
 
 
+def cut_off(parts: list[Locator]) -> list[Locator]:
+    """Return those of `parts` that are wider inside than they show."""
+    return [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")]
+
+
 def no_request_leaves(requests: list[str]) -> None:
     """Assert that every address asked for lies on this machine."""
     hosts = {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")}

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from browser import screenshot, use_theme
+from browser import cut_off, screenshot, shut_down_kernel, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 
@@ -312,7 +312,7 @@ def test_nothing_is_cut_off_at_any_width(explorer, page, width):
     page.set_viewport_size({"width": width, "height": 1500})
     screenshot(explorer, f"attention_explorer_{width}")
     parts = [explorer, *explorer.locator("section, header, form, .stage").all()]
-    assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
+    assert cut_off(parts) == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 
 
@@ -325,7 +325,6 @@ def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_noteboo
     page.keyboard.press("ArrowDown")
     expect(explorer.get_by_role("heading", name="Layer 4, head 3")).to_be_visible()
     screenshot(explorer, "attention_explorer_notebook_7")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     run_text(explorer, "Anyone there?")
     expect(explorer.get_by_role("alert")).to_contain_text("The kernel is not running")

@@ -7,7 +7,7 @@ from io import BytesIO
 
 import pytest
 import torch
-from browser import screenshot, use_theme
+from browser import cut_off, screenshot, shut_down_kernel, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from torch.nn import functional as F
@@ -296,7 +296,7 @@ def test_nothing_is_cut_off_at_any_width(stepper, page, width):
     page.set_viewport_size({"width": width, "height": 1500})
     screenshot(stepper, f"attention_stepper_{width}")
     parts = [stepper, *stepper.locator("section, .formula, .stages, .steps, .picture, .lines").all()]
-    assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
+    assert cut_off(parts) == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 
 
@@ -307,8 +307,7 @@ def test_notebook_7_runs_it_tokens_are_no_markup_and_no_kernel_is_needed(open_no
     stepper = page.locator(".attention-stepper")
     expect(stepper.get_by_role("rowheader", name="<script>").first).to_be_visible()
     assert stepper.locator("img, script").count() == 0
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     stepper.get_by_role("textbox", name="k, key 1, number 0").fill("3")
     to_the_end(stepper)
     output, weights = library(Q, [K[0], [3, 0], K[2]], V, CAUSAL)

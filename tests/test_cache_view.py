@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import screenshot, use_theme
+from browser import cut_off, screenshot, shut_down_kernel, use_theme
 from matplotlib.colors import to_rgb
 from playwright.sync_api import Locator, Page, expect
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -305,7 +305,7 @@ def test_nothing_is_cut_off_at_any_width(widget, page, width):
     page.set_viewport_size({"width": width, "height": 1900})
     screenshot(widget, f"cache_view_{width}")
     parts = [widget, *widget.locator("section, .sides, .side, .controls, .costs, .legend, table").all()]
-    assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
+    assert cut_off(parts) == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 
 
@@ -316,8 +316,7 @@ def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_noteboo
     page.keyboard.press("Enter")
     expect(status(widget)).to_have_text("5 tokens of prompt, 1 of 20 generated", timeout=PATIENCE)
     screenshot(widget, "cache_view_notebook_7")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     widget.get_by_role("button", name="Play").click()
     expect(widget.get_by_role("alert")).to_contain_text("The kernel is not running")
     expect(widget.get_by_role("button", name="Play")).to_be_visible()

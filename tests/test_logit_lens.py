@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from browser import screenshot, shut_down_kernel, use_theme
+from browser import cut_off, screenshot, shut_down_kernel, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from traitlets import TraitError
@@ -367,7 +367,7 @@ def test_nothing_is_cut_off_at_any_width(widget, page, width):
     page.set_viewport_size({"width": width, "height": 1500})
     screenshot(widget, f"logit_lens_{width}")
     parts = [widget, *widget.locator("section, form, .odds, .series, tbody th").all()]
-    assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
+    assert cut_off(parts) == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 
 

@@ -5,7 +5,7 @@ import re
 from io import BytesIO
 
 import pytest
-from browser import screenshot, use_theme
+from browser import cut_off, screenshot, shut_down_kernel, use_theme
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from tokenizer_peers import gemma3, llama3, loaded, mistral, qwen3
@@ -281,7 +281,7 @@ def test_a_thousand_tokens_and_other_scripts_fit(view, page):
     expect(view.get_by_role("status")).to_contain_text("800 characters")
     view.get_by_role("option", name=re.compile("id .*, position 20$")).click()
     screenshot(view, "tokenizer_view_code")
-    assert [part for part in view.locator("section").all() if part.evaluate("p => p.scrollWidth > p.clientWidth")] == []
+    assert cut_off(view.locator("section").all()) == []
 
 
 def test_dark_theme_is_followed(view, page):
@@ -302,7 +302,7 @@ def test_nothing_is_cut_off_at_any_width(view, page, width):
     page.set_viewport_size({"width": width, "height": 1500})
     screenshot(view, f"tokenizer_view_{width}")
     parts = [view, *view.locator("section, .steps, .ladder, .side").all()]
-    assert [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")] == []
+    assert cut_off(parts) == []
     page.set_viewport_size({"width": 1400, "height": 1100})
 
 
@@ -345,7 +345,6 @@ def test_notebook_7_runs_it_and_a_kernel_that_is_gone_is_said_to_be(open_noteboo
     page.keyboard.press("ArrowRight")
     expect(view.locator(".place")).to_have_text(re.compile("merge 1 of"))
     screenshot(view, "tokenizer_view_notebook_7")
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    shut_down_kernel(page)
     type_text(view, "Anyone there?")
     expect(view.get_by_role("alert")).to_contain_text("The kernel is not running")
