@@ -198,9 +198,10 @@ class _Stack(nn.Module):
     def __init__(self, config: TransformerConfig, *, causal: bool, cross_attention: bool = False):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        table = partial(nn.Embedding.from_pretrained, freeze=False)  # nn.Embedding would fill what _initialise fills
+        self.embedding = table(torch.empty(config.vocab_size, config.d_model))
         learned = config.positions == "learned"
-        self.position_embedding = nn.Embedding(config.context_length, config.d_model) if learned else None
+        self.position_embedding = table(torch.empty(config.context_length, config.d_model)) if learned else None
         self.embedding_norm = _norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -239,10 +240,9 @@ class _Stack(nn.Module):
         return self.final_norm(x)
 
     def _initialise(self) -> None:
-        """Fill the weights so that at the start the stream has about the same size at any depth.
+        """Fill the weights as GPT-2 does, so that the stream has about the same size at any depth.
 
-        As in GPT-2: normal with 0.02, but with 0.02 / √(2 n_layers) for what writes into the stream, for some 2 n_layers
-        independent terms are added to it. Embeddings that are scaled by √d_model get 1 / √d_model.
+        Normal with 0.02, for what adds to it, some 2 n_layers times, 0.02 / √(2 n_layers), for scaled embeddings 1 / √d_model.
         """
         if self.embedding.weight.is_meta:  # the meta device holds shapes only: there is nothing to fill
             return
