@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.chat_template import render
+from course_lib.decoding import FusedStep
 from course_lib.tokenizer import Tokenizer
 from course_lib.transformer import EncoderDecoder, TransformerLM
 
@@ -93,10 +94,14 @@ def generate(
     sequence = list(ids)
     end = min(len(sequence) + max_new_tokens, context)
     cache = model.new_cache(1, end) if cached else None
+    fused = FusedStep(model, cache) if cached and FusedStep.fits(model) else None
     new = sequence
     while len(sequence) < end:
-        stream = model.residual(torch.tensor([new], device=device), cache)
-        token = sampling.draw(model.unembed(stream[0, -1]).index_fill_(-1, banned, -torch.inf), generator)
+        if fused is not None and len(new) == 1:
+            stream = fused(new[0])
+        else:
+            stream = model.residual(torch.tensor([new], device=device), cache)[0, -1]
+        token = sampling.draw(model.unembed(stream).index_fill_(-1, banned, -torch.inf), generator)
         if token in stop_ids:
             return
         yield token

@@ -30,6 +30,7 @@ Memory = list[tuple[Tensor, Tensor, Tensor | None]]
 
 _FEED_FORWARDS = {  # name -> (non-linearity, whether it multiplies a second branch as its gate)
     "relu": (F.relu, False),  # the Transformer of 2017
+    "relu2": (lambda x: F.relu(x).square(), False),  # squared (arXiv 2109.08668): the fast small model of lesson 04
     "gelu": (F.gelu, False),  # BERT (arXiv 1606.08415)
     "gelu_tanh": (partial(F.gelu, approximate="tanh"), False),  # GPT-2: an approximation, from when erf was slow
     "swiglu": (F.silu, True),  # Llama, Qwen, Mistral, OLMo (arXiv 2002.05202)
@@ -65,7 +66,7 @@ class TransformerConfig:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
     norm_position: Literal["pre", "post", "output", "sandwich"] = "pre"
-    feed_forward: Literal["relu", "gelu", "gelu_tanh", "swiglu", "geglu"] = "swiglu"
+    feed_forward: Literal["relu", "relu2", "gelu", "gelu_tanh", "swiglu", "geglu"] = "swiglu"
     bias: bool = False  # in every linear map and layer norm
     scaled_embeddings: bool = False  # times √d_model (arXiv 1706.03762, section 3.4), to match sinusoids in size
     embedding_norm: bool = False  # a norm behind the embeddings, as in BERT
@@ -341,9 +342,8 @@ def _attention(config: TransformerConfig, window: int | None = None) -> MultiHea
 
 
 def _norm(config: TransformerConfig) -> nn.Module:
-    if config.norm == "rmsnorm":
-        return RMSNorm(config.d_model, config.norm_eps)
-    return LayerNorm(config.d_model, config.norm_eps, bias=config.bias)
+    d_model, eps = config.d_model, config.norm_eps
+    return RMSNorm(d_model, eps) if config.norm == "rmsnorm" else LayerNorm(d_model, eps, bias=config.bias)
 
 
 def _same(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ CONFIGS = {
     "untied, wide heads": {"tied_embeddings": False, "d_head": 10, "n_kv_heads": 3, "feed_forward": "geglu"},
     "windows": {"window": 4, "full_attention_every": 2, "scaled_embeddings": True},
     "ALiBi": {"positions": "alibi", "feed_forward": "gelu"},
+    "squared ReLU": {"qk_norm": "head", "feed_forward": "relu2"},
     "no positions": {"positions": "none", "n_kv_heads": 2},
 }
 

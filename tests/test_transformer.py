@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from course_lib.attention import scaled_dot_product_attention
 from course_lib.devices import seed_everything
 from course_lib.interpret import heads_off
-from course_lib.transformer import LayerNorm, RMSNorm, TransformerConfig, TransformerLM
+from course_lib.transformer import FeedForward, LayerNorm, RMSNorm, TransformerConfig, TransformerLM
 
 LLAMA = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
 GPT2 = replace(LLAMA, n_kv_heads=None, positions="learned", norm="layernorm", feed_forward="gelu_tanh", bias=True)
@@ -124,3 +124,11 @@ def test_only_devices_names_a_device():
     for path in Path(__file__).parents[1].glob("course_lib/**/*.py"):
         if path.name != "devices.py":
             assert not literal.search(path.read_text()), f"{path.name} names a device"
+
+
+def test_squared_relu():
+    feed_forward = FeedForward(replace(LLAMA, feed_forward="relu2", d_model=2, n_heads=1, d_ff=2))
+    with torch.no_grad():
+        feed_forward.up.weight.copy_(torch.tensor([[1.0, 2.0], [-1.0, 0.0]]))
+        feed_forward.down.weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 5.0]]))
+    assert feed_forward(torch.tensor([[1.0, 1.0]])).tolist() == [[9.0, 0.0]]  # relu([3, −1])² = [9, 0]
