@@ -5,13 +5,15 @@ Every model in the course runs on whatever `pick_device` returns: the same cell 
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
 
-__all__ = ["pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize"]
+__all__ = ["autocast", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize"]
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -31,6 +33,42 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return a context in which products with float32 weights are made in `dtype`, and sums of many numbers in float32.
+
+    Mixed precision (arXiv 1710.03740): the weights and what the optimizer does to them keep their seven digits.
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return how many floating-point operations a second `device` makes at best in a product of two matrices of `dtype`.
+
+    Measured, in a fraction of a second, on as many threads as are in use now: what the maker states is rarely reached. It is
+    measured once for each dtype and number of threads.
+    """
+    return _measured_peak(device, dtype, torch.get_num_threads())
+
+
+@cache
+def _measured_peak(device: torch.device, dtype: torch.dtype, _n_threads: int) -> float:
+    size, seconds = 256, 0.0
+    while seconds < 0.005 and size < 8192:  # large enough that nothing but the product takes time
+        size *= 2
+        a, b = torch.randn(2, size, size, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        a @ b  # warms up
+        seconds = min(_seconds(device, a, b) for _ in range(10))
+    return 2 * size**3 / seconds
+
+
+def _seconds(device: torch.device, a: torch.Tensor, b: torch.Tensor) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    a @ b
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def seed_everything(seed: int = 0) -> torch.Generator:
