@@ -117,9 +117,7 @@ def _fit(sizes: list[Sequence[float]], losses: Sequence[float]) -> tuple[float, 
     if not (logs > 0).all() or not (wanted > 0).all():
         raise ValueError("sizes and losses must be above 0: their logarithms are fitted")
     logs, wanted = logs.log(), wanted.log()
-    centres = logs.mean(
-        1, keepdim=True
-    )  # sizes count from their middle: scale and exponent then hardly depend on each other
+    centres = logs.mean(1, keepdim=True)  # counted from their middle, scale and exponent hardly depend on each other
 
     def error(guess: Tensor) -> Tensor:
         floor, heights, exponents = guess.split([1, kinds, kinds])

@@ -5,8 +5,10 @@ from course_lib.widgets.attention_stepper import AttentionStepper
 from course_lib.widgets.cache_view import CacheView
 from course_lib.widgets.exercise_check import ExerciseCheck, check
 from course_lib.widgets.logit_lens import LogitLens
+from course_lib.widgets.parallelism_timeline import ParallelismTimeline
 from course_lib.widgets.predict import Predict
 from course_lib.widgets.sampling_playground import SamplingPlayground
+from course_lib.widgets.scale_planner import ScalePlanner
 from course_lib.widgets.tokenizer_view import TokenizerView
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "CacheView",
     "ExerciseCheck",
     "LogitLens",
+    "ParallelismTimeline",
     "Predict",
     "SamplingPlayground",
+    "ScalePlanner",
     "TokenizerView",
     "check",
 ]
