@@ -17,7 +17,7 @@ const IDEAS = {
   expert: "Every GPU holds some of the experts. Tokens travel to theirs and back, and all wait for the GPU whose experts are asked for most.",
 };
 const SPEEDS = [1, 3, 6, 12.5, 25, 50, 100, 200, 450, 900];
-const LINKS = { 12.5: "100 Gb/s Ethernet", 50: "400 Gb/s InfiniBand", 450: "NVLink, H100", 900: "NVLink, B200" };
+const LINKS = { 12.5: "100 Gb Ethernet", 50: "InfiniBand", 450: "NVLink of an H100", 900: "NVLink of a B200" };
 const PLAYS_FOR = 8000; // ms
 
 export default { render };
