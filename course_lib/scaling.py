@@ -82,7 +82,7 @@ class ScalingLaw:
 
 
 CHINCHILLA = ScalingLaw(1.69, 406.4, 0.34, 410.7, 0.28)
-"""As published in arXiv 2203.15556, appendix D.3. The rounded exponents give optima that its other two methods do not."""
+"""As published in arXiv 2203.15556, appendix D.3. Its optima are smaller models than those of the paper's other two methods."""
 
 REPLICATION = ScalingLaw(1.8172, 482.01, 0.3478, 2085.43, 0.3658)
 """The same law fitted again to the same runs, read off the paper's figures (Besiroglu et al. 2024, arXiv 2404.10102)."""

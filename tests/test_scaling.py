@@ -81,7 +81,7 @@ def test_chinchillas_budget_gives_chinchilla():
     parameters, tokens = REPLICATION.optimum(5.76e23)
     assert parameters == pytest.approx(70e9, rel=0.05)
     assert tokens == pytest.approx(1.4e12, rel=0.06)
-    smaller, _ = CHINCHILLA.optimum(5.76e23)  # its rounded coefficients miss its own model: what 2404.10102 found
+    smaller, _ = CHINCHILLA.optimum(5.76e23)  # the published law misses its own model, as 2404.10102 found
     assert smaller < 40e9
 
 
