@@ -6,18 +6,22 @@ Which window comes when is a function of the seed and the step, so a run can go 
 processes, without a saved state.
 """
 
+import glob
 import hashlib
 import json
-import os
 import shutil
+import struct
 import tempfile
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from course_lib.tokenizer import Tokenizer
@@ -28,7 +32,10 @@ IGNORED = -100
 """The target that `torch.nn.functional.cross_entropy` leaves out of the mean."""
 
 _INDEX = "index.json"
-_ROUNDS = 4  # of the Feistel network: four make it hard to tell from a random permutation (Luby and Rackoff 1988)
+_ROUNDS = (
+    6  # of the Feistel network: four suffice for many windows (Luby and Rackoff 1988), a dozen need six to be fair
+)
+_ODD = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: multiplying by it scatters neighbours (Knuth 1973, section 6.4)
 
 
 # ---------------------------------------------------------------- on disk
@@ -40,38 +47,46 @@ def write_shards(
     """Tokenize `texts`, each ended by the tokenizer's first end token, into `folder`, in files of `shard_tokens` tokens.
 
     A token takes two bytes, or four where the vocabulary has more than 65,536. The texts are taken one at a time. The folder
-    appears when all is written, so one that is there is whole. Raises FileExistsError if it is there already, and ValueError
-    for a tokenizer without an end token or no text at all.
+    appears when all is written, so one that is there is whole, even if a writer is killed; of several writers, one writes and
+    the others wait. Raises FileExistsError if the folder is there already, and ValueError for a tokenizer without an end token
+    or no text at all.
     """
     folder = Path(folder)
     if not tokenizer.end_tokens:
         raise ValueError("the tokenizer has no end token to stand between texts; train it with special_tokens")
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; TokenShards(folder) reads what is there")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
-        end = [tokenizer.special_tokens[tokenizer.end_tokens[0]]]
-        lengths, n_bytes, n_texts = [], 0, 0
-        for text in texts:
-            n_bytes, n_texts = n_bytes + len(text.encode()), n_texts + 1
-            tokens = np.array(tokenizer.encode(text) + end, dtype)
-            while len(tokens):
-                if not lengths or lengths[-1] == shard_tokens:
-                    lengths.append(0)
-                part, tokens = np.split(tokens, [shard_tokens - lengths[-1]])
-                with (stage / _name(len(lengths) - 1)).open("ab") as file:
-                    part.tofile(file)
-                lengths[-1] += len(part)
-        if not lengths:
-            raise ValueError("there is no text to write")
-        index = {"dtype": dtype.name, "vocab_size": tokenizer.vocab_size, "n_bytes": n_bytes, "n_texts": n_texts}
-        (stage / _INDEX).write_text(json.dumps(index | {"lengths": lengths}))
-        os.rename(stage, folder)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    prefix = f".{folder.name}.partial-"
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        for abandoned in folder.parent.glob(f"{glob.escape(prefix)}*"):  # by a writer that was killed: it held the lock
+            shutil.rmtree(abandoned)
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists; TokenShards(folder) reads what is there")
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as stage:
+            fresh = Path(stage, "fresh")
+            fresh.mkdir()
+            _write(texts, tokenizer, fresh, shard_tokens)
+            fresh.rename(folder)
     return TokenShards(folder)
+
+
+def _write(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, shard_tokens: int) -> None:
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
+    end = [(tokenizer.vocab | tokenizer.special_tokens)[tokenizer.end_tokens[0]]]
+    lengths, n_bytes, n_texts = [], 0, 0
+    for text in texts:
+        n_bytes, n_texts = n_bytes + len(text.encode()), n_texts + 1
+        tokens = np.array(tokenizer.encode(text) + end, dtype)
+        while len(tokens):
+            if not lengths or lengths[-1] == shard_tokens:
+                lengths.append(0)
+            part, tokens = np.split(tokens, [shard_tokens - lengths[-1]])
+            with (folder / _name(len(lengths) - 1)).open("ab") as file:
+                part.tofile(file)
+            lengths[-1] += len(part)
+    if not lengths:
+        raise ValueError("there is no text to write")
+    index = {"dtype": dtype.name, "vocab_size": tokenizer.vocab_size, "n_bytes": n_bytes, "n_texts": n_texts}
+    (folder / _INDEX).write_text(json.dumps(index | {"lengths": lengths}))
 
 
 def _name(shard: int) -> str:
@@ -104,9 +119,13 @@ class TokenShards:
         start, stop, step = at.indices(len(self))
         if step != 1:
             raise ValueError(f"tokens are read in order and without gaps, not in steps of {step}")
-        spans = zip(self._starts, self._shards, strict=False)
-        parts = [shard[max(start - first, 0) : max(stop - first, 0)] for first, shard in spans]
-        return np.concatenate([part for part in parts if len(part)] or [parts[0][:0]])
+        parts = []
+        while start < stop:
+            shard = bisect(self._starts, start) - 1
+            part = self._shards[shard][start - self._starts[shard] : stop - self._starts[shard]]
+            parts.append(part)
+            start += len(part)
+        return np.concatenate(parts or [self._shards[0][:0]])
 
 
 # ---------------------------------------------------------------- batches
@@ -150,7 +169,7 @@ class Batches:
 
     def _window(self, turn: int) -> np.ndarray:
         epoch, place = divmod(turn, self.n_windows)
-        shift = _random(self.seed, epoch) % self.context_length
+        shift = _random((self.seed, epoch))[0] % self.context_length
         start = shift + self.context_length * permuted(place, self.n_windows, (self.seed, epoch))
         return self.shards[start : start + self.context_length + 1]
 
@@ -165,15 +184,19 @@ def permuted(place: int, n: int, key: tuple[int, ...]) -> int:
     mask = (1 << half) - 1
     while True:
         left, right = place >> half, place & mask
-        for turn in range(_ROUNDS):
-            left, right = right, left ^ (_random(*key, turn, right) & mask)
+        for number in _random(key):
+            product = ((right ^ number) * _ODD) & (1 << 64) - 1
+            left, right = right, left ^ (product ^ product >> 32) * _ODD >> 40 & mask
         place = left << half | right
         if place < n:
             return place
 
 
-def _random(*key: int) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+@lru_cache
+def _random(key: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a random number of 64 bits, drawn by `key`, for each round of the Feistel network."""
+    digest = hashlib.blake2b(",".join(map(str, key)).encode(), digest_size=8 * _ROUNDS).digest()
+    return struct.unpack(f"<{_ROUNDS}Q", digest)
 
 
 def windows(shards: TokenShards, context_length: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,7 @@
 """Token shards, batches and packing."""
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -38,7 +40,7 @@ def test_shards_hold_the_texts_one_behind_the_other(shards, tmp_path):
 
 def test_a_large_vocabulary_takes_four_bytes(tmp_path):
     class Large:
-        vocab_size, end_tokens, special_tokens = 70_000, ("<end>",), {"<end>": 69_999}
+        vocab_size, end_tokens, vocab, special_tokens = 70_000, ("<end>",), {}, {"<end>": 69_999}
 
         def encode(self, text):
             return [65_536 + len(text)]
@@ -46,7 +48,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path):
     assert write_shards(["a", "bc"], Large(), tmp_path / "large")[:].tolist() == [65_537, 69_999, 65_538, 69_999]
 
 
-def test_a_writer_that_fails_leaves_nothing(tmp_path):
+def test_a_writer_that_fails_leaves_nothing_but_its_lock(tmp_path):
     def broken():
         yield "some text"
         raise OSError("the disk went away")
@@ -54,36 +56,62 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
     for texts, error in ((broken(), OSError), ([], ValueError)):
         with pytest.raises(error):
             write_shards(texts, TOKENIZER, tmp_path / "corpus")
-        assert list(tmp_path.iterdir()) == []
+        assert {path.name for path in tmp_path.iterdir()} <= {".corpus.lock"}
 
 
-def test_of_two_writers_one_wins_and_the_folder_is_whole(tmp_path):
-    errors, barrier = [], threading.Barrier(2)
+KILLED_WRITER = """
+import sys, time
+from course_lib.data import write_shards
+from course_lib.tokenizer_training import train_bpe
+
+def texts():
+    for _ in range(100):
+        yield "To be, or not to be"
+    print("in the middle", flush=True)
+    time.sleep(600)
+
+write_shards(texts(), train_bpe(["to be"], 260), sys.argv[1], shard_tokens=50)
+"""
+
+
+def test_a_killed_writer_leaves_no_folder_and_the_next_one_clears_up(tmp_path):
+    corpus = tmp_path / "corpus"
+    with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, corpus], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "in the middle\n"
+        writer.kill()
+    assert not corpus.exists()
+    assert len(list(tmp_path.glob(".corpus.partial-*"))) == 1
+    assert write_shards(TEXTS, TOKENIZER, corpus).n_texts == 4
+    assert not list(tmp_path.glob(".corpus.partial-*"))
+
+
+def test_of_two_writers_the_second_waits_and_leaves_what_the_first_wrote(tmp_path):
+    first_is_writing, errors = threading.Event(), []
 
     def texts():
-        barrier.wait(timeout=60)
+        first_is_writing.set()
+        second.start()
         yield from TEXTS
 
-    def write():
+    def come_second():
+        assert first_is_writing.is_set()
         try:
-            write_shards(texts(), TOKENIZER, tmp_path / "corpus")
-        except OSError as error:  # the other's folder is there
+            write_shards(["another text"], TOKENIZER, tmp_path / "corpus")
+        except FileExistsError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=write) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(errors) == 1
+    second = threading.Thread(target=come_second)
+    write_shards(texts(), TOKENIZER, tmp_path / "corpus")
+    second.join()
+    assert [str(error) for error in errors] == [
+        f"{tmp_path / 'corpus'} exists; TokenShards(folder) reads what is there"
+    ]
     assert TokenShards(tmp_path / "corpus").n_texts == 4
-    with pytest.raises(FileExistsError, match="reads what is there"):
-        write_shards(TEXTS, TOKENIZER, tmp_path / "corpus")
 
 
 def test_the_corpus_is_never_in_memory(tmp_path):
     class Ones:
-        vocab_size, end_tokens, special_tokens = 9, ("e",), {"e": 8}
+        vocab_size, end_tokens, vocab, special_tokens = 9, ("e",), {"e": 8}, {}
         tokens = np.ones(999_999, np.uint16)
 
         def encode(self, text):
@@ -124,22 +152,33 @@ def test_permutations_differ_and_look_random():
     assert abs(correlations[np.triu_indices(41, 1)]).max() < 0.25  # of 820 pairs; the deviation of one is 0.045
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 12])
+def test_few_windows_come_in_every_order_alike(n):
+    keys = 2000
+    orders = np.array([[permuted(place, n, (7, key)) for place in range(n)] for key in range(keys)])
+    counts = np.array([np.bincount(column, minlength=n) for column in orders.T])  # how often a place held a number
+    deviation = (keys / n * (1 - 1 / n)) ** 0.5
+    assert abs(counts - keys / n).max() < 5 * deviation
+
+
 def test_an_epoch_takes_every_window_once(shards):
-    batches = Batches(shards, 8, 3)
+    batches, text = Batches(shards, 8, 3), shards[:].tolist()
     n = batches.n_windows
-    text = shards[:].tolist()
-    order = [
-        row.tolist() for step in range(n) for row in torch.cat([batches[step][0], batches[step][1][:, -1:]], dim=1)
-    ]
-    epochs = [order[epoch * n : (epoch + 1) * n] for epoch in range(3)]
-    cuts = []
-    for epoch in epochs:
-        fits = [s for s in range(8) if all(text[s + 8 * i : s + 8 * i + 9] in epoch for i in range(n))]
-        starts = {tuple(text[s + 8 * i : s + 8 * i + 9]) for s in fits[:1] for i in range(n)}
-        assert fits and starts == set(map(tuple, epoch))
-        cuts.append(fits[0])
-    assert epochs[0] != epochs[1] != epochs[2]
     assert n == len(shards) // 8 - 1
+    taken = [row.tolist() for step in range(n) for row in torch.hstack([batches[step][0], batches[step][1][:, -1:]])]
+    epochs = [taken[epoch * n : (epoch + 1) * n] for epoch in range(3)]
+    for epoch in epochs:
+        cuts = [sorted(text[shift + 8 * i : shift + 8 * i + 9] for i in range(n)) for shift in range(8)]
+        assert sorted(epoch) in cuts
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert len({tuple(map(tuple, sorted(epoch))) for epoch in epochs}) > 1  # they are cut in different places
+
+
+def test_a_step_needs_no_step_before_it(shards):
+    in_order = Batches(shards, 8, 5, seed=2)
+    steps = [in_order[step][0] for step in range(40)]
+    assert torch.equal(Batches(shards, 8, 5, seed=np.int64(2))[39][0], steps[39])
+    assert torch.equal(in_order[17][0], steps[17])
 
 
 def test_targets_follow_their_ids(shards):
