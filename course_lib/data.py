@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def _write(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, shard_token
             lengths[-1] += len(part)
     if not lengths:
         raise ValueError("there is no text to write")
-    index = {"dtype": dtype.name, "vocab_size": tokenizer.vocab_size, "n_bytes": n_bytes, "n_texts": n_texts}
-    (folder / _INDEX).write_text(json.dumps(index | {"lengths": lengths}))
+    entries = {"dtype": dtype.name, "vocab_size": tokenizer.vocab_size, "n_bytes": n_bytes, "n_texts": n_texts}
+    (folder / _INDEX).write_text(json.dumps(entries | {"lengths": lengths}))
 
 
 def _name(shard: int) -> str:
@@ -102,14 +103,14 @@ class TokenShards:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        index = json.loads((self.folder / _INDEX).read_text())
-        self.vocab_size, self.n_bytes, self.n_texts = index["vocab_size"], index["n_bytes"], index["n_texts"]
-        dtype = np.dtype(index["dtype"]).newbyteorder("<")
+        entries = json.loads((self.folder / _INDEX).read_text())
+        self.vocab_size, self.n_bytes, self.n_texts = (entries[name] for name in ("vocab_size", "n_bytes", "n_texts"))
+        dtype = np.dtype(entries["dtype"]).newbyteorder("<")
         self._shards = [
             np.memmap(self.folder / _name(i), dtype, mode="r", shape=(length,))
-            for i, length in enumerate(index["lengths"])
+            for i, length in enumerate(entries["lengths"])
         ]
-        self._starts = [0, *accumulate(index["lengths"])]
+        self._starts = [0, *accumulate(entries["lengths"])]
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -161,7 +162,7 @@ class Batches:
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of `step`, counted from 0, as int64. There is no last one: epoch follows epoch."""
-        if step < 0:
+        if (step := index(step)) < 0:
             raise IndexError(f"steps are counted from 0, not {step}")
         rows = np.stack([self._window(step * self.batch_size + row) for row in self._share])
         tokens = torch.from_numpy(rows.astype(np.int64))

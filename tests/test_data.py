@@ -178,7 +178,7 @@ def test_a_step_needs_no_step_before_it(shards):
     in_order = Batches(shards, 8, 5, seed=2)
     steps = [in_order[step][0] for step in range(40)]
     assert torch.equal(Batches(shards, 8, 5, seed=np.int64(2))[39][0], steps[39])
-    assert torch.equal(in_order[17][0], steps[17])
+    assert torch.equal(in_order[np.int64(17)][0], steps[17])
 
 
 def test_targets_follow_their_ids(shards):
