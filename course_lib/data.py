@@ -244,9 +244,7 @@ def pack(documents: Sequence[Sequence[int]], context_length: int, pad_id: int = 
         for start in range(0, len(document), context_length)
     ]
     rows: list[list[Sequence[int]]] = []
-    with_room: list[list[int]] = [
-        [] for _ in range(context_length + 1)
-    ]  # room -> rows that have exactly that much left
+    with_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # of each room left, the rows that have it
     for piece in sorted(pieces, key=len, reverse=True):
         room = next((room for room in range(len(piece), context_length + 1) if with_room[room]), None)
         if room is None:
