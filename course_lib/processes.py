@@ -53,19 +53,21 @@ def process_group() -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
-    if torch.accelerator.is_available() and device.type == torch.accelerator.current_accelerator().type:
-        torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(dist.get_default_backend_for_device(device))
+    accelerator, mine = torch.accelerator.current_accelerator(), None
+    if accelerator is not None and accelerator.type == device.type:
+        mine = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
+        torch.accelerator.set_device_index(mine)
+    dist.init_process_group(dist.get_default_backend_for_device(device), device_id=mine)
     try:
         yield device
     finally:
         dist.destroy_process_group()
 
 
-def spread(model: TransformerLM, parallel: str, dtype: torch.dtype) -> nn.Module:
+def spread(model: TransformerLM, parallel: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return what to call in place of `model`, so that gradients are averages over all processes; alone, `model` itself.
 
-    With other processes, the weights move to `pick_device()`, and those that count are process 0's.
+    With other processes, the weights move to `device`, and those that count are process 0's.
 
     "ddp": every process holds the whole model, and gradients are averaged while the backward pass still runs (arXiv
     2006.15704). "fsdp": every process holds 1/N of the rows of each weight, of its gradient and of the optimizer's state,
@@ -74,7 +76,6 @@ def spread(model: TransformerLM, parallel: str, dtype: torch.dtype) -> nn.Module
     """
     if world_size() == 1:
         return model
-    device = pick_device()
     if parallel == "ddp":
         return DistributedDataParallel(model.to(device), gradient_as_bucket_view=True)
     for parameter in model.parameters():

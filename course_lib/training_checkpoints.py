@@ -39,12 +39,10 @@ from course_lib.pretraining_config import transformer_config
 from course_lib.processes import rank, rows, wait_for_all, world_size
 from course_lib.transformer import TransformerLM
 
-__all__ = ["checkpoints", "load_model", "read_state", "restore", "save"]
+__all__ = ["checkpoints", "load_model", "read_lines", "read_state", "restore", "save"]
 
-_RESUMABLE = (
-    2  # so many of the newest checkpoints keep the optimizers' state, which is up to twice as large as the weights
-)
-_FIRST_ROWS = "first_rows"  # in a file's header: the row that each tensor's piece in it begins with, if not with row 0
+_RESUMABLE = 2  # checkpoints, the newest, keep what the optimizers remember, up to twice as large as the weights
+_FIRST_ROWS = "first_rows"  # in a file's header: which row each piece of a tensor in it begins with, if not with row 0
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -92,7 +90,7 @@ def save(
             _write_text(partial / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history))
             _write_text(partial / "state.json", json.dumps({"step": step, **state, "numbers": numbers}, indent=2))
         wait_for_all()
-        if is_first and not final.exists():
+        if is_first and not final.exists():  # by that other run
             _force_to_disk(partial)
             partial.rename(final)
             _force_to_disk(folder)
@@ -149,10 +147,14 @@ def _force_to_disk(path: Path) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def read_state(checkpoint: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the `state` that `save` was given, with the step, and the lines of the history."""
-    lines = (checkpoint / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8")), [json.loads(line) for line in lines]
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the `state` that `save` was given, and with it the "step"."""
+    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+
+
+def read_lines(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the lines of the history that `save` was given."""
+    return [json.loads(line) for line in (checkpoint / "history.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def restore(checkpoint: Path, model: TransformerLM, optimizers: Sequence[Optimizer]) -> None:
@@ -164,7 +166,7 @@ def restore(checkpoint: Path, model: TransformerLM, optimizers: Sequence[Optimiz
     weights = dict(model.named_parameters())
     groups = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
     owner = {weight: optimizer for optimizer, group in groups for weight in group["params"]}
-    stored, numbers = _Stored(checkpoint, "optimizer"), read_state(checkpoint)[0]["numbers"]
+    stored, numbers = _Stored(checkpoint, "optimizer"), read_state(checkpoint)["numbers"]
     for entry in [*stored.shapes, *numbers]:
         name, what = entry.split("/")
         weight = weights[name]
@@ -196,7 +198,7 @@ def _fill(model: TransformerLM, checkpoint: Path) -> None:
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
     if wrong := [n for n in sorted(shapes | stored.shapes) if shapes.get(n) != stored.shapes.get(n)]:
         raise ValueError(
-            f"{checkpoint} holds another model; of different shape, or in one of them only: {', '.join(wrong)}"
+            f"{checkpoint} holds another model: these weights are not in both or differ: {', '.join(wrong)}"
         )
     for name, weight in model.named_parameters():
         stored.read_into(weight, name)
@@ -207,14 +209,10 @@ class _Stored:
 
     def __init__(self, checkpoint: Path, kind: str):
         self.shapes: dict[str, torch.Size] = {}
-        self._pieces: dict[
-            str, list[tuple[int, int, Path]]
-        ] = {}  # of each tensor: its rows from … to … lie in this file
+        self._pieces: dict[str, list[tuple[int, int, Path]]] = {}  # of each tensor: rows from … to … lie in this file
         paths = sorted(checkpoint.glob(f"{kind}*.safetensors"))
         if not paths:
-            raise ValueError(
-                f"{checkpoint} holds no {kind}.safetensors; of all but the newest, only the weights are kept"
-            )
+            raise ValueError(f"{checkpoint} holds no {kind}.safetensors; of old ones, only the weights are kept")
         for path in paths:
             with safe_open(path, framework="pt") as file:
                 starts = json.loads((file.metadata() or {}).get(_FIRST_ROWS, "{}"))
