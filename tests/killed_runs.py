@@ -2,9 +2,11 @@
 
 import multiprocessing
 import random
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -62,26 +64,30 @@ class Run:
 class Kill:
     """When a process was killed, and what it left behind."""
 
-    begun_at: int | None  # the step it had gone on from; None: it was killed before it had read the checkpoint
-    reached: int  # the last step it told of
+    begun_at: int | None  # the step it had gone on from; None: it was still reading
+    reached: int | None  # the last step it told of
     saved: int | None  # the step of the newest checkpoint that is left
     was_saving: bool  # whether it was writing a checkpoint
 
 
 def kill_at_random(run: Run, n_kills: int, most_steps: int, seed: int) -> Iterator[Kill]:
-    """Kill the run `n_kills` times: after up to `most_steps` steps, and a moment more."""
+    """Kill the run `n_kills` times: after up to `most_steps` steps, and somewhere in the next two."""
     moments = random.Random(seed)
     for _ in range(n_kills):
         process, connection = run.start()
-        told = [connection.recv() for _ in range(moments.randint(0, most_steps + 1))]
-        time.sleep(moments.uniform(0, 0.03))
+        told, times = [], [time.monotonic()]
+        for _ in range(moments.randint(0, most_steps + 1)):
+            told.append(connection.recv())
+            times.append(time.monotonic())
+        a_step = statistics.median(end - start for start, end in pairwise(times)) if told else 1.0
+        time.sleep(moments.uniform(0, 2 * a_step))
         process.kill()
         process.join()
         told += list(_rest(connection))
         saved = checkpoints(run.folder)
         yield Kill(
             begun_at=told[0] if told else None,
-            reached=told[-1] if told else 0,
+            reached=told[-1] if told else None,
             saved=int(saved[-1].name.removeprefix("step-")) if saved else None,
             was_saving=any(run.folder.glob(".step-*.partial")),
         )

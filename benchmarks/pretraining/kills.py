@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python benchmarks/pretraining/kills.py
 
-A checkpoint is written after every second step, so that many a kill strikes while one is being written. The run uses as many
-threads as PyTorch likes, and both optimizers. Prints the table that stands in benchmarks/README.md.
+A checkpoint is written after every second step, so that many a kill strikes while one is being written. Each process uses as
+many threads as PyTorch likes. benchmarks/README.md says what came out.
 """
 
 import tempfile
@@ -18,9 +18,9 @@ from course_lib.transformer import TransformerConfig
 
 N_KILLS, MOST_STEPS = 20, 20
 MODEL = TransformerConfig(
-    vocab_size=266, d_model=96, n_layers=3, n_heads=4, d_ff=384, context_length=64, feed_forward="relu2", dropout=0.1
+    vocab_size=266, d_model=48, n_layers=2, n_heads=4, d_ff=192, context_length=32, feed_forward="relu2", dropout=0.1
 )
-CONFIG = PretrainingConfig(n_steps=400, batch_size=16, warmup=10, checkpoint_every=2)
+CONFIG = PretrainingConfig(n_steps=400, batch_size=8, warmup=10, checkpoint_every=2)
 
 
 def result(run: Run) -> tuple[bytes, bytes, list[float]]:
@@ -40,11 +40,8 @@ def main() -> None:
         print("| kill | went on from step | reached step | while writing a checkpoint | newest checkpoint left |")
         print("|---|---|---|---|---|")
         for number, kill in enumerate(kill_at_random(killed, N_KILLS, MOST_STEPS, seed=0), start=1):
-            begun = "still starting" if kill.begun_at is None else kill.begun_at
-            print(
-                f"| {number} | {begun} | {kill.reached} | {'yes' if kill.was_saving else ''} | {kill.saved} |",
-                flush=True,
-            )
+            begun, reached = ("still reading" if step is None else step for step in (kill.begun_at, kill.reached))
+            print(f"| {number} | {begun} | {reached} | {'yes' if kill.was_saving else ''} | {kill.saved} |", flush=True)
         killed.finish()
         (weights, memory, losses), (others, other_memory, other_losses) = result(alone), result(killed)
     same = sum(one == other for one, other in zip(losses, other_losses, strict=True))
