@@ -14,6 +14,7 @@ from safetensors import safe_open
 from small_corpus import write_small_corpus
 
 from course_lib import training_checkpoints
+from course_lib.devices import single_thread
 from course_lib.pretraining import checkpoints, load_model, main
 
 EVERY_WAY = pytest.mark.parametrize("way", WAYS)
@@ -26,6 +27,13 @@ def torchrun(n_processes: int, *command: object) -> str:
     done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On a busy machine, threads that wait for each other make a tiny model many times slower."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

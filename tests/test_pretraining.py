@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from course_lib import accounting, optim
 from course_lib.data import Batches, TokenShards, write_shards
-from course_lib.devices import matmul_peak, pick_device, seed_everything
+from course_lib.devices import matmul_peak, pick_device, seed_everything, single_thread
 from course_lib.pretraining import (
     PretrainingConfig,
     Trainer,
@@ -36,6 +36,13 @@ MODEL = TransformerConfig(
     vocab_size=266, d_model=24, n_layers=2, n_heads=3, d_ff=40, context_length=16, feed_forward="relu2", qk_norm="head"
 )
 CONFIG = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=4, checkpoint_every=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On a busy machine, threads that wait for each other make a tiny model many times slower."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
