@@ -1,11 +1,13 @@
 """The exercises of every lesson: stub, solution, check, hints, and the mistakes that are known by what they do."""
 
-from course_lib.exercises import lesson_01, lesson_02, lesson_03
+from course_lib.exercises import lesson_01, lesson_02, lesson_03, lesson_04
 from course_lib.exercises.registry import Exercise, Mistake, Outcome
 
 __all__ = ["EXERCISES", "Exercise", "Mistake", "Outcome", "find"]
 
-EXERCISES = {exercise.id: exercise for lesson in (lesson_01, lesson_02, lesson_03) for exercise in lesson.EXERCISES}
+EXERCISES = {
+    exercise.id: exercise for lesson in (lesson_01, lesson_02, lesson_03, lesson_04) for exercise in lesson.EXERCISES
+}
 """Exercise id -> exercise, in the order of the course."""
 
 
