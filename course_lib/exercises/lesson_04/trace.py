@@ -128,7 +128,8 @@ bits_per_byte = (2 + 8 + 5) / (2 + 7 + 1)
         ),
         Mistake(
             "bits_per_byte = -math.log2(1 / 4 + 1 / 256 + 1 / 32) / 10",
-            "The probabilities were added before the logarithm. That all three tokens come has their *product*; the bits add up.",
+            "The probabilities were added before the logarithm. The probability of all three together is their *product*: "
+            "it is their bits that add up.",
         ),
         Mistake(
             "bits_per_byte = -15 / 10",
