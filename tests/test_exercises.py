@@ -193,6 +193,15 @@ def test_value_where_a_function_is_wanted_and_the_reverse():
     assert find("01.1").check("5/8").status == "wrong"
 
 
+def test_wrong_strings_and_dicts_are_shown_as_they_are():
+    outcome = find("04.3").check(lambda words: (("q", "q"), {}))
+    assert outcome.message.startswith("`pair` differs.")
+    assert outcome.got == "('q', 'q')"
+    outcome = find("04.3").check(lambda words: (find("04.3").expected(words)[0], {("q",): 3}))
+    assert outcome.message.startswith("`words` differs.")
+    assert outcome.got == "{('q',): 3}"
+
+
 def test_wrong_value_is_not_told_the_right_one():
     outcome = find("01.1").check(0.2)
     assert (outcome.status, outcome.got, outcome.wanted) == ("wrong", "0.2", "")

@@ -43,7 +43,7 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
 
     `names` are what the learner calls the results: one for a single result, several for a tuple. NaN equals NaN.
     """
-    if isinstance(wanted, tuple):
+    if isinstance(wanted, tuple) and len(names) > 1:
         if not isinstance(got, tuple | list) or len(got) != len(wanted):
             return Difference(f"It should return {len(wanted)} things", describe(got), f"({', '.join(names)})")
         parts = zip(got, wanted, names, strict=True)
@@ -69,6 +69,8 @@ def describe(value: object) -> str:
         return f"a list of length {len(value)}"
     if value is None or isinstance(value, Real):
         return str(value)
+    if isinstance(value, str | dict):
+        return repr(value)
     return f"a value of type {type(value).__name__}"
 
 

@@ -16,7 +16,8 @@ def _padded_batches(generator: torch.Generator) -> list[tuple]:
     for vocab, *lengths in [(7, 6, 2, 4), (11, 5, 3), (5, 2, 7, 4, 3)]:
         logits = 2 * torch.randn(len(lengths), max(lengths), vocab, generator=generator)
         is_padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
-        ids = torch.randint(1, vocab, is_padding.shape, generator=generator).masked_fill(is_padding, 0)
+        ids = torch.randint(vocab, is_padding.shape, generator=generator).masked_fill(is_padding, 0)
+        ids[:, 1] = 0  # a real token of the padding's id, as the end token often is
         batches.append((logits, ids, is_padding))
     return batches
 
@@ -116,6 +117,11 @@ REPAIR_LOSS = Exercise(
             _loss(_MEAN, padding="is_padding[:, :-1]"),
             "The padding is that of the positions that predict. Then the last token of each text is asked for the padding "
             "behind it. What decides is whether the *target* is padding.",
+        ),
+        Mistake(
+            _loss("losses[targets != 0].mean()"),
+            "Padding is recognised by its id, 0. Texts may hold that token too, and it is often the one that ends them; what "
+            "is padding is told by `is_padding`.",
         ),
         Mistake(
             _loss("losses[padding].mean()"),
