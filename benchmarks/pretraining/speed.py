@@ -1,0 +1,102 @@
+"""How long until a small model reaches the loss that nanoGPT's recipe ends with? And how fast is the same architecture?
+
+    python benchmarks/pretraining/speed.py
+
+Both sides train on the same text, in turn, with 5 seeds each; what they are is in nanogpt.py and recipe.py. Only the steps are
+timed. The loss is that of the whole test text, cut into windows of 64. Prints the tables that stand in benchmarks/README.md.
+Takes four minutes on two free cores.
+"""
+
+import statistics
+import time
+
+import nanogpt
+import recipe
+import torch
+from characters import split
+
+from course_lib.devices import matmul_peak, pick_dtype
+from course_lib.pretraining import evaluate, step_flops
+from course_lib.transformer import TransformerConfig, TransformerLM
+
+N_SEEDS, N_ROUNDS = 5, 200
+
+SAME_ARCHITECTURE = dict(
+    d_model=nanogpt.D_MODEL,
+    n_layers=nanogpt.N_LAYERS,
+    n_heads=nanogpt.N_HEADS,
+    d_ff=4 * nanogpt.D_MODEL,
+    context_length=nanogpt.CONTEXT_LENGTH,
+    positions="learned",
+    norm="layernorm",
+    feed_forward="gelu",
+)
+
+
+def time_to_loss() -> None:
+    train, test = split()
+    sides = {"nanoGPT's recipe": nanogpt, "course_lib": recipe}
+    seconds, losses = {name: [] for name in sides}, {name: [] for name in sides}
+    for seed in range(N_SEEDS):
+        for name, side in sides.items():
+            model, taken = side.train(train, seed)
+            seconds[name].append(taken)
+            losses[name].append(evaluate(model, test, nanogpt.CONTEXT_LENGTH))
+    print(f"{len(train):,} characters to train on, {len(test):,} to test on, {train.vocab_size} different ones")
+    print("\n| | steps | training (s) | slowest | test loss (nats a character) | worst |\n|---|---|---|---|---|---|")
+    for name, side in sides.items():
+        times, ends = seconds[name], losses[name]
+        print(
+            f"| {name} | {side.N_STEPS:,} | {statistics.median(times):.1f} | {max(times):.1f} "
+            f"| {statistics.median(ends):.3f} | {max(ends):.3f} |"
+        )
+    baseline, ours = sides
+    target = statistics.median(losses[baseline])
+    ratios = [theirs / mine for theirs, mine in zip(seconds[baseline], seconds[ours], strict=True)]
+    print(f"\nRatio of the times, seed by seed: {statistics.median(ratios):.1f} (lowest {min(ratios):.1f})")
+    print(
+        f"Runs of course_lib at or below the baseline's median loss: {sum(x <= target for x in losses[ours])} of {N_SEEDS}"
+    )
+
+
+def throughput() -> None:
+    """Train the baseline's model and the same one as a `TransformerLM`, same weights, step by step in turn."""
+    text, _ = split()
+    torch.manual_seed(0)
+    config = TransformerConfig(vocab_size=text.vocab_size, **SAME_ARCHITECTURE)
+    theirs, ours = nanogpt.NanoGPT(text.vocab_size), TransformerLM(config)
+    for weight, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        weight.data.copy_(other.data)
+    batch = nanogpt.random_batch(text)
+    difference = (ours(batch[0]) - theirs(batch[0])).abs().max().item()
+    sides = {"nanoGPT's model": (theirs, nanogpt.adamw(theirs)), "TransformerLM": (ours, nanogpt.adamw(ours))}
+    seconds = {name: [] for name in sides}
+    for _ in range(N_ROUNDS):
+        batch = nanogpt.random_batch(text)
+        for name, side in sides.items():
+            start = time.perf_counter()
+            nanogpt.make_step(*side, *batch)
+            seconds[name].append(time.perf_counter() - start)
+    n_tokens = nanogpt.BATCH_SIZE * nanogpt.CONTEXT_LENGTH
+    device = ours.embedding.weight.device
+    peak = matmul_peak(device, pick_dtype(device))
+    flops = step_flops(config, nanogpt.BATCH_SIZE, nanogpt.CONTEXT_LENGTH)
+    print(f"\nLargest difference of the logits before training: {difference:.1e}")
+    print(f"Matrix products reach {peak / 1e9:.0f} GFLOP/s")
+    print("\n| | tokens/s | MFU |\n|---|---|---|")
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f"| {name} | {n_tokens / median:,.0f} | {flops / median / peak:.0%} |")
+    ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
+    print(f"\nRatio, step by step: {ratio:.2f}")
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    throughput()
+    print(flush=True)
+    time_to_loss()
+
+
+if __name__ == "__main__":
+    main()
