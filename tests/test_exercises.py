@@ -10,6 +10,7 @@ import torch
 from course_lib import exercises
 from course_lib.exercises import EXERCISES, find
 from course_lib.exercises.lesson_03.what_if import bits_without
+from course_lib.exercises.lesson_04.what_if import bits_a_character
 from course_lib.exercises.registry import no_inputs
 from course_lib.widgets import check
 
@@ -251,6 +252,20 @@ def test_explanation_of_03_5_says_what_is_measured():
         assert f"layer {layer} costs {rises[layer]:.1f} bits" in why
     assert sum(rise < 0.5 for rise in rises) >= 20  # two thirds of the layers
     assert whole + rises[0] > math.log2(49_152)  # worse than guessing blindly
+
+
+def test_explanation_of_04_6_says_what_is_measured():
+    why, unseen = find("04.6").why, bits_a_character(0)
+    saved = [unseen - bits_a_character(times) for times in (1, 4, 16)]
+    assert "about 2.9 bits a character" in why
+    assert unseen == pytest.approx(2.9, abs=0.2)
+    assert "once costs 0.4 less" in why
+    assert "four times 1.3 less" in why
+    assert "sixteen times 2.2 less: less than a bit is left" in why
+    assert saved == pytest.approx(
+        [0.4, 1.3, 2.2], abs=0.25
+    )  # other processors round otherwise, and training magnifies it
+    assert unseen - saved[-1] < 1
 
 
 # ---------------------------------------------------------------- what the notebook stores
