@@ -38,7 +38,7 @@ def _loss(
     predictions: str = "logits[:, :-1]",
     targets: str = "ids[:, 1:]",
     padding: str = "is_padding[:, 1:]",
-    losses: str = "F.cross_entropy(predictions.transpose(1, 2), targets, reduction='none')",
+    losses: str = 'F.cross_entropy(predictions.transpose(1, 2), targets, reduction="none")',
 ) -> str:
     """Return the cell of exercise 04.2 with its steps as given."""
     return f'''\
@@ -169,7 +169,7 @@ REPAIR_LOSS = Exercise(
         Mistake(
             _loss(
                 "losses[~padding].mean()",
-                losses="F.cross_entropy(predictions.softmax(-1).transpose(1, 2), targets, reduction='none')",
+                losses='F.cross_entropy(predictions.softmax(-1).transpose(1, 2), targets, reduction="none")',
             ),
             "Padding is right, but the logits go through a softmax first. `cross_entropy` takes the softmax itself, and of "
             "probabilities it makes a nearly even distribution.",
@@ -177,7 +177,7 @@ REPAIR_LOSS = Exercise(
         Mistake(
             _loss(
                 "losses[~padding].mean()",
-                losses="F.cross_entropy(predictions.reshape(len(ids), -1, ids.shape[1] - 1), targets, reduction='none')",
+                losses='F.cross_entropy(predictions.reshape(len(ids), -1, ids.shape[1] - 1), targets, reduction="none")',
             ),
             "Padding is right, but the logits were reshaped where a transpose is needed: that tears each distribution apart, "
             "and shares it out among the positions.",
