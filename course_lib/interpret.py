@@ -23,6 +23,7 @@ __all__ = [
     "capture_attention",
     "capture_cross_attention",
     "heads_off",
+    "induction_scores",
     "largest_tensor",
     "logit_lens",
     "value_norms",
@@ -144,6 +145,20 @@ def value_norms(model: TransformerLM, ids: Tensor) -> Tensor:
     cache = model.new_cache(1, len(ids))
     model.residual(ids[None].to(model.embedding.weight.device), cache)
     return torch.stack([layer.values[0].float().norm(dim=-1) for layer in cache]).cpu()
+
+
+@torch.inference_mode()
+def induction_scores(model: TransformerLM, n_tokens: int = 40, seed: int = 0) -> Tensor:
+    """Return how far each head is an induction head, 0 to 1, as float32 (layer, head).
+
+    `n_tokens` random tokens are repeated once, so that nothing but repetition can help; in a short context, half as many as
+    fit. The score is the mean weight that the second occurrence of a token gives to what came after the first ("prefix
+    matching", arXiv 2209.11895).
+    """
+    n_tokens = min(n_tokens, model.config.context_length // 2)
+    ids = torch.randint(model.config.vocab_size, (n_tokens,), generator=torch.Generator().manual_seed(seed))
+    maps = capture_attention(model, ids.repeat(2)).maps
+    return maps.diagonal(1 - n_tokens, dim1=2, dim2=3)[..., 1:].float().mean(-1) / 255  # query n + i to key i + 1
 
 
 @dataclass(frozen=True)

@@ -111,10 +111,13 @@ class Notebooks:
     requests: list[str] = field(default_factory=list)
     count: int = 0
 
-    def open(self, cells: list[str], *, app: str = "lab", width: int = 1400, height: int = 1100, **emulate) -> Page:
+    def open(
+        self, cells: list[str], *, app: str = "lab", width: int = 1400, height: int = 1100, wait: bool = True, **emulate
+    ) -> Page:
         """Write a notebook of code `cells`, open it in `app` ("lab" or "notebook"), run it all; return its page when done.
 
-        `emulate` goes to the page: `reduced_motion="reduce"`, `color_scheme="dark"`, ...
+        With `wait` off, return it as soon as the cells are told to run. `emulate` goes to the page:
+        `reduced_motion="reduce"`, `color_scheme="dark"`, ...
         """
         theme = f"{self.server.url}/lab/api/settings/@jupyterlab/apputils-extension:themes"
         urllib3.request("PUT", theme, headers=self.headers, json={"raw": "{}"})  # forgets what an earlier page chose
@@ -129,7 +132,9 @@ class Notebooks:
         place = f"doc/workspaces/{self.count}/tree/{path}" if app == "lab" else f"notebooks/{path}"
         with page.expect_websocket(lambda socket: "/channels" in socket.url, timeout=START_TIMEOUT):  # to the kernel
             page.goto(f"{self.server.url}/{place}?token={self.server.token}")
-        run_all(page)
+        start_all(page)
+        if wait:
+            wait_for_all(page)
         return page
 
     def close(self) -> None:
@@ -144,12 +149,16 @@ class Notebooks:
         return {"Authorization": f"token {self.server.token}"}
 
 
-def run_all(page: Page) -> None:
-    """Run every cell of the open notebook and wait until the last one has ended."""
-    prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
+def start_all(page: Page) -> None:
+    """Run every cell of the open notebook, once its kernel is ready."""
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_attached(timeout=START_TIMEOUT)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def wait_for_all(page: Page) -> None:
+    """Wait until every cell of the open notebook has ended."""
+    prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
     expect(prompts).to_have_text([re.compile(r"\[\d+\]:")] * prompts.count(), timeout=START_TIMEOUT)
 
 

@@ -16,8 +16,8 @@ from course_lib.exercises import EXERCISES, find
 PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = re.compile(
-    r"\b(AttentionExplorer|AttentionStepper|CacheView|LogitLens|ParallelismTimeline|SamplingPlayground|ScalePlanner"
-    r"|TokenizerView)\("
+    r"\b(AttentionExplorer|AttentionStepper|CacheView|CheckpointScrubber|LogitLens|ParallelismTimeline|SamplingPlayground"
+    r"|ScalePlanner|TokenizerView|TrainingDashboard)\("
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 

@@ -39,7 +39,7 @@ class AttentionExplorer(AnyWidget):
         explorer.select(layer=5, head=3)
     """
 
-    _esm = module("kernel", "odds", "attention_views", "next_tokens", "attention_explorer")
+    _esm = module("kernel", "odds", "attention_views", "attention_panels", "next_tokens", "attention_explorer")
     _css = style_sheet("attention_explorer")
 
     text = Unicode().tag(sync=True)

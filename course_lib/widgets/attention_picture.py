@@ -10,7 +10,7 @@ from torch import Tensor
 
 from course_lib.plots import PALETTE, attention_ramp
 
-__all__ = ["attention_picture"]
+__all__ = ["attention_picture", "draw_matrix"]
 
 _COLOURS = PALETTE["light"]
 _RAMP = ListedColormap(attention_ramp("light") / 255)
@@ -24,7 +24,7 @@ def attention_picture(result: dict, weights: Tensor, layer: int, head: int) -> b
     figure = Figure(figsize=(11, 6), dpi=100, facecolor="white")
     heads, matrix, legend, bars = (figure.add_axes(box) for box in _BOXES)
     _draw_heads(heads, result, layer, head)
-    image = _draw_matrix(matrix, weights.numpy(), [token["chip"] for token in result["tokens"]])
+    image = draw_matrix(matrix, weights.numpy(), [token["chip"] for token in result["tokens"]])
     figure.colorbar(image, cax=legend, orientation="horizontal", ticks=[0, 0.5, 1])
     legend.set_title("attention weight", fontsize=11)
     legend.tick_params(length=0, labelsize=11)
@@ -60,7 +60,8 @@ def _draw_heads(ax: Axes, result: dict, layer: int, head: int) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _draw_matrix(ax: Axes, weights: np.ndarray, chips: list[str]):
+def draw_matrix(ax: Axes, weights: np.ndarray, chips: list[str]):
+    """Draw weights (query, key) with the tokens' `chips` beside them, if they are few, and return the image."""
     image = ax.imshow(
         np.ma.masked_array(weights, _future(len(weights))), _RAMP, vmin=0, vmax=1, interpolation="nearest"
     )

@@ -77,6 +77,8 @@ function lookOf(element) {
     query: value("--course-query"),
     key: value("--course-key"),
     value: value("--course-value"),
+    residual: value("--course-residual"),
+    learner: value("--course-learner"),
     code: `${FONT_SIZE}px ${value("--code")}`,
     bold: `600 ${FONT_SIZE}px ${style.fontFamily}`,
   };

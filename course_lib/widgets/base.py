@@ -14,9 +14,9 @@ __all__ = ["encode_text", "module", "style_sheet", "token_of"]
 _FOLDER = Path(__file__).parent
 
 
-def style_sheet(name: str) -> str:
-    """Return the CSS of the widget called `name`: the palette's variables, then `base.css`, then `<name>.css`."""
-    return "\n".join([css_variables(), _read("base.css"), _read(f"{name}.css")])
+def style_sheet(*names: str) -> str:
+    """Return a widget's CSS: the palette's variables, then `base.css`, then the files `<name>.css` in this order."""
+    return "\n".join([css_variables(), _read("base.css"), *(_read(f"{name}.css") for name in names)])
 
 
 def module(*names: str) -> str:

@@ -1,0 +1,173 @@
+"""CheckpointScrubber: one model at every point of its training: what it writes, what surprises it, where its heads look."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from anywidget import AnyWidget
+from torch.nn import functional as F
+from traitlets import Bytes, Dict, Int, List, Unicode, observe, validate
+
+from course_lib.interpret import Capture, capture_attention, induction_scores
+from course_lib.plots import attention_ramp
+from course_lib.pretraining import load_model, read_history
+from course_lib.tokenizer import Tokenizer
+from course_lib.training_checkpoints import read_state
+from course_lib.widgets.attention_explorer import pool_maps
+from course_lib.widgets.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.scrubber_picture import scrubber_picture
+from course_lib.widgets.training_dashboard import CURVES, curve_blocks, write
+
+__all__ = ["CheckpointScrubber"]
+
+MAX_TOKENS = 128
+
+
+class CheckpointScrubber(AnyWidget):
+    """Move through `checkpoints`, as `pretraining.checkpoints(folder)` lists them, and see what each model does.
+
+    Of the checkpoint looked at, the widget shows the loss on every token of `text` (1 to 128 tokens, else ValueError), the
+    attention maps of all heads on it, and what the model writes after `prompt`, always with the same seed. Over all steps
+    it draws the losses, and every head's induction score (`interpret.induction_scores`): where that rises, induction heads
+    form. What was chosen can be read back: `at` (index of the checkpoint), `layer`, `head`. It begins with the last
+    checkpoint and its strongest induction head.
+
+        scrubber = CheckpointScrubber(checkpoints("runs/shakespeare"), tokenizer, "To be, or not to be, that is")
+        scrubber.at = 0
+    """
+
+    _esm = module("kernel", "odds", "curves", "attention_views", "attention_panels", "checkpoint_scrubber")
+    _css = style_sheet("attention_explorer", "checkpoint_scrubber")
+
+    text = Unicode().tag(sync=True)
+    at = Int().tag(sync=True)
+    layer = Int().tag(sync=True)
+    head = Int().tag(sync=True)
+    result = Dict().tag(sync=True)
+    steps = List(Int()).tag(sync=True)
+    curves = Bytes().tag(sync=True)  # float32 (len(CURVES), block), of the whole run
+    scores = Bytes().tag(sync=True)  # float32 (checkpoint, layer, head)
+    prompt = Unicode().tag(sync=True)
+    ramps = Bytes(attention_ramp("light").tobytes() + attention_ramp("dark").tobytes()).tag(sync=True)
+
+    def __init__(self, checkpoints: Sequence[Path], tokenizer: Tokenizer, text: str, prompt: str = "The king"):
+        if not checkpoints:
+            raise ValueError("there are no checkpoints: give the Trainer a folder and it saves some")
+        self._paths, self._tokenizer = [Path(path) for path in checkpoints], tokenizer
+        self._seen: dict[tuple[int, str], tuple[Capture, dict]] = {}
+        self._samples: dict[int, str] = {}
+        scores = []
+        for path in self._paths:
+            model = load_model(path)
+            scores.append(induction_scores(model))
+        self._config, self._scores = model.config, torch.stack(scores)
+        self._encode(text)
+        losses = [vars(report) for report in read_history(self._paths[-1])]
+        names = ("loss", "validation_loss", "learning_rate")
+        columns = {name: [np.nan if row[name] is None else row[name] for row in losses] for name in names}
+        self._curves = curve_blocks(columns)
+        layer, head = divmod(int(self._scores[-1].argmax()), self._config.n_heads)
+        super().__init__(
+            steps=[read_state(path)["step"] for path in self._paths],
+            curves=self._curves.tobytes(),
+            scores=self._scores.numpy().tobytes(),
+            prompt=prompt,
+            layer=layer,
+            head=head,
+        )
+        with self.hold_trait_notifications():
+            self.text, self.at = text, len(self._paths) - 1
+        self.on_msg(self._answer)
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss on each token of the text but the first, in nats, of the checkpoint looked at."""
+        return [token["loss"] for token in self.result["tokens"][1:]]
+
+    @property
+    def induction(self) -> np.ndarray:
+        """The induction scores, 0 to 1, of all checkpoints: float32 (checkpoint, layer, head)."""
+        return self._scores.numpy()
+
+    def __repr__(self) -> str:
+        n, n_tokens = len(self.steps), len(self.result["tokens"])
+        steps = f"steps {self.steps[0]:,} to {self.steps[-1]:,}"
+        return f"CheckpointScrubber: {n} checkpoint{'s' * (n != 1)}, {steps}, {n_tokens} token{'s' * (n_tokens != 1)}"
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        picture = scrubber_picture(
+            dict(zip(CURVES, self._curves, strict=True)),
+            self.steps,
+            self.induction,
+            (self.layer, self.head),
+            self._capture.weights(self.layer, self.head),
+            [token["chip"] for token in self.result["tokens"]],
+        )
+        return data | {"image/png": b64encode(picture).decode("ascii")}, metadata
+
+    @validate("text")
+    def _valid_text(self, proposal) -> str:
+        self._encode(proposal["value"])
+        return proposal["value"]
+
+    @validate("at", "layer", "head")
+    def _valid_index(self, proposal) -> int:
+        name, index = proposal["trait"].name, proposal["value"]
+        count = {"at": len(self._paths), "layer": self._config.n_layers, "head": self._config.n_heads}[name]
+        if not 0 <= index < count:
+            raise ValueError(f"{name} must be 0 … {count - 1} here, not {index}")
+        return index
+
+    def _encode(self, text: str) -> list[int]:
+        return encode_text(self._tokenizer, text, min(MAX_TOKENS, self._config.context_length))
+
+    @observe("text", "at")
+    def _update(self, _change) -> None:
+        if not self.text:  # not set yet
+            return
+        key = (self.at, self.text)
+        if key not in self._seen:
+            self._seen[key] = self._look()
+        self._capture, self.result = self._seen[key]
+
+    def _look(self) -> tuple[Capture, dict]:
+        """Load the model of the checkpoint and return where it looks in the text, and all that the browser shows."""
+        model = load_model(self._paths[self.at])
+        if self.at not in self._samples:
+            self._samples[self.at] = write(model, self._tokenizer, self.prompt)
+        ids = torch.tensor(self._encode(self.text))
+        capture = capture_attention(model, ids)
+        losses = F.cross_entropy(capture.logits[:-1], ids[1:], reduction="none").tolist()
+        thumbnails = pool_maps(capture.maps)
+        tokens = [token_of(self._tokenizer, index) for index in ids.tolist()]
+        return capture, {
+            "at": self.at,
+            "tokens": [token | {"loss": loss} for token, loss in zip(tokens, [None, *losses], strict=True)],
+            "layers": thumbnails.shape[0],
+            "heads": thumbnails.shape[1],
+            "side": thumbnails.shape[2],
+            "thumbnails": thumbnails.numpy().tobytes(),
+            "sample": self._samples[self.at],
+        }
+
+    def _answer(self, _widget, message: dict, _buffers) -> None:
+        """Answer the browser: another checkpoint, another text, or one head's whole map."""
+        if message["type"] == "map":
+            layer, head = message["layer"], message["head"]
+            self.send(
+                {"type": "map", "layer": layer, "head": head}, [self._capture.maps[layer, head].numpy().tobytes()]
+            )
+            return
+        try:
+            if message["type"] == "look":
+                self.at = message["at"]
+            else:
+                self._encode(message["text"])
+                self.text = message["text"]
+        except Exception as error:
+            self.send({"type": "error", "message": str(error)})
+            return
+        self.send({"type": "done"})

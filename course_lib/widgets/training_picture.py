@@ -1,0 +1,56 @@
+"""The training dashboard without a kernel: one still picture of how the run went."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from textwrap import fill
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from course_lib.plots import PALETTE
+
+__all__ = ["draw_losses", "training_picture"]
+
+_LEARNER = PALETTE["light"]["learner"]
+
+
+def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dict | None) -> bytes:
+    """Draw the losses and, below them, the learning rate; beside them the last sample, if there is one. Return a PNG.
+
+    `curves` holds the rows of `curve_blocks` by name; `sample` is what the model wrote ("text") at a "step".
+    """
+    figure = Figure(figsize=(11, 5), dpi=100, facecolor="white")
+    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    draw_losses(loss, curves)
+    rate.plot(curves["step"], curves["learning_rate"], color="black", linewidth=1.5)
+    rate.set(xlim=(0, n_steps), ylim=(0, None))
+    rate.set_xlabel("step", fontsize=12)
+    rate.set_ylabel("learning\nrate", fontsize=12)
+    rate.tick_params(labelsize=11)
+    rate.spines[["top", "right"]].set_visible(False)
+    figure.align_ylabels()
+    figure.subplots_adjust(left=0.08, right=0.66 if sample else 0.98, top=0.97, bottom=0.12, hspace=0.12)
+    if sample:
+        figure.text(0.7, 0.965, f"Written after step {sample['step']:,}", fontsize=13, weight="bold", va="top")
+        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in sample["text"])
+        lines = [fill(line, 38, subsequent_indent="  ") for line in text.strip().split("\n")]
+        shown = "\n".join("\n".join(lines).splitlines()[:20])
+        figure.text(0.7, 0.9, shown, fontsize=12, va="top", linespacing=1.4, parse_math=False)
+    png = BytesIO()
+    figure.savefig(png)
+    return png.getvalue()
+
+
+def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
+    """Draw the training loss with the range that single steps lie in, and the validation loss."""
+    ax.fill_between(curves["step"], curves["lowest"], curves["highest"], color=_LEARNER, alpha=0.2, linewidth=0)
+    ax.plot(curves["step"], curves["loss"], color=_LEARNER, linewidth=2, label="training")
+    evaluated = ~np.isnan(curves["validation_loss"])
+    if evaluated.any():
+        at = curves["step"][evaluated], curves["validation_loss"][evaluated]
+        ax.plot(*at, "o--", color="black", linewidth=1.5, markersize=5, clip_on=False, label="validation")
+    ax.set_ylabel("loss (nats a token)", fontsize=12)
+    ax.tick_params(labelsize=11)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=12)
