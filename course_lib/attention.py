@@ -332,15 +332,11 @@ class MultiHeadAttention(nn.Module):
         return self._normalise(k, self.k_norm), v
 
     def _queries_keys_values(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        heads = self.qkv(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)  # (batch, head, query, d_head)
-        qk, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=1)
-        q, k = qk.split([self.n_heads, self.n_kv_heads], dim=1)
-        if self.q_norm is not None:
-            q, k = self._normalise(q, self.q_norm), self._normalise(k, self.k_norm)
-            qk = torch.cat([q, k], dim=1)
-        if rotation is not None:  # both at once: half as many operations
-            q, k = rotate(qk, rotation).split([self.n_heads, self.n_kv_heads], dim=1)
-        return q, k, v
+        sizes = [n * self.d_head for n in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
+        # split before cutting into heads, each (batch, head, query, d_head): then the backward pass joins them in one go
+        q, k, v = (part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x).split(sizes, dim=-1))
+        q, k = self._normalise(q, self.q_norm), self._normalise(k, self.k_norm)
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
 
     def _project(self, x: Tensor, rows: slice) -> Tensor:
         """Return the heads (batch, head, position, d_head) that some rows only of the merged matrix make of `x`."""
