@@ -23,6 +23,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	PYTHONPATH=tests $(BIN)/python benchmarks/attention_views.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/lessons.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/pretraining/kills.py
+	$(BIN)/python benchmarks/pretraining/budget.py
 
 clean:
 	rm -rf .venv build artifacts *.egg-info

@@ -1,0 +1,99 @@
+"""How good a model do two minutes make? The course's own recipe beside nanoGPT's, each given the same time.
+
+    python benchmarks/pretraining/budget.py
+
+Both train on the works that lesson 04 trains on and are measured on the plays that it holds out, in bits per byte, the unit in
+which a model of characters and one of longer tokens can be compared. The course's recipe makes all its steps and says how long
+they took. nanoGPT's then gets the same seconds, and its learning rate falls over them as it does over its own 2,000 steps. Only
+steps are timed. Prints the table and draws the figure of benchmarks/README.md. Takes five minutes on two free cores.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nanogpt
+import torch
+from characters import Characters
+
+from course_lib import shakespeare, shakespeare_model
+from course_lib.devices import seed_everything
+from course_lib.plots import PALETTE
+from course_lib.pretraining import Trainer, bits_per_byte, evaluate
+from course_lib.transformer import TransformerLM
+
+FIGURE = Path(__file__).with_suffix(".png")
+N_MEASURED = 10  # times during training
+
+Curve = list[tuple[float, float]]
+"""(seconds of training, bits per byte on the held-out plays)"""
+
+
+def ours() -> tuple[Curve, int, int]:
+    """Return the curve, the number of weights and that of tokens read (the same text may be read again)."""
+    prepared, _ = shakespeare_model.trainer()
+    seed_everything(0)
+    model = TransformerLM(shakespeare_model.MODEL)
+    every = shakespeare_model.TRAINING.n_steps // N_MEASURED
+    trainer = Trainer(
+        model,
+        prepared.train,
+        prepared.validation,
+        replace(shakespeare_model.TRAINING, evaluate_every=every, checkpoint_every=None),
+    )
+    measured = [report for report in trainer if report.validation_loss is not None]
+    curve = [(report.seconds, bits_per_byte(report.validation_loss, prepared.validation)) for report in measured]
+    return curve, n_weights(model), measured[-1].tokens
+
+
+def theirs(budget: float) -> tuple[Curve, int, int]:
+    """Train nanoGPT's model for `budget` seconds; return what `ours` returns, a token being a character."""
+    train, test = ("\n\n".join(work.text for work in works) for works in shakespeare.split())
+    alphabet = "".join(sorted(set(train + test)))
+    train, test = Characters(train, alphabet), Characters(test, alphabet)
+    torch.manual_seed(0)
+    model = nanogpt.NanoGPT(train.vocab_size)
+    optimizer = nanogpt.adamw(model)
+    seconds, n_steps, curve = 0.0, 0, []
+    while seconds < budget:
+        start = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = nanogpt.learning_rate(nanogpt.N_STEPS * seconds / budget)
+        nanogpt.make_step(model, optimizer, *nanogpt.random_batch(train))
+        n_steps, seconds = n_steps + 1, seconds + time.perf_counter() - start
+        if seconds >= budget * (len(curve) + 1) / N_MEASURED:
+            curve.append((seconds, bits_per_byte(evaluate(model, test, nanogpt.CONTEXT_LENGTH), test)))
+    return curve, n_weights(model), n_steps * nanogpt.BATCH_SIZE * nanogpt.CONTEXT_LENGTH
+
+
+def n_weights(model: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def draw(curves: dict[str, Curve]) -> None:
+    colours = PALETTE["light"]
+    with plt.rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False}):
+        _, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
+        for (name, curve), role, marker in zip(curves.items(), ("residual", "query"), "os", strict=True):
+            ax.plot(*zip(*curve, strict=True), color=colours[role], marker=marker, label=name)
+        ax.set_xlabel("seconds of training")
+        ax.set_ylabel("bits per byte, held-out plays")
+        ax.legend(frameon=False)
+        plt.savefig(FIGURE, dpi=120)
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    found = {"course_lib": ours()}
+    budget = found["course_lib"][0][-1][0]
+    found = {"nanoGPT's recipe": theirs(budget)} | found
+    print("| | weights | tokens read | training (s) | bits per byte |\n|---|---|---|---|---|")
+    for name, (curve, weights, tokens) in found.items():
+        seconds, bits = curve[-1]
+        print(f"| {name} | {weights:,} | {tokens:,} | {seconds:.0f} | {bits:.2f} |")
+    draw({name: curve for name, (curve, _, _) in found.items()})
+
+
+if __name__ == "__main__":
+    main()
