@@ -22,6 +22,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/inference.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/attention_views.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/lessons.py
+	$(BIN)/python benchmarks/pretraining/speed.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/pretraining/kills.py
 	$(BIN)/python benchmarks/pretraining/budget.py
 
