@@ -164,8 +164,10 @@ function timePanel(view) {
     const step = steps[view.at()];
     const shared = { width: element.clientWidth, nSteps: Math.max(1, steps[last()]) };
     const upper = drawLosses(losses, { ...shared, curves: view.curves(), height: 170, isLast: false });
-    plot = openPlot(scores, { ...shared, height: 200, low: 0, high: 1, label: "induction", isLast: true });
     const rows = view.scores();
+    const most = Math.max(...rows.flatMap(([, , values]) => values));
+    const high = [0.1, 0.2, 0.5, 1].find((limit) => limit >= most);
+    plot = openPlot(scores, { ...shared, height: 200, low: 0, high, label: "induction", isLast: true });
     const mine = rows.find(([l, h]) => l === layer && h === head)[2];
     for (const [, , values] of rows) drawCurve(plot, steps, values, { color: plot.look.residual, width: 1, alpha: 0.8 });
     drawCurve(plot, steps, mine, { color: plot.look.learner, width: 2.5, dots: true });

@@ -39,7 +39,8 @@ def scrubber_picture(
         induction.plot(steps, scores[:, *other], color=_COLOURS["residual"], linewidth=1, alpha=0.7)
     look = {"color": _COLOURS["learner"], "linewidth": 2.5, "marker": "o", "markersize": 5, "clip_on": False}
     induction.plot(steps, scores[:, layer, head], label=f"layer {layer}, head {head}", **look)
-    induction.set(ylim=(0, 1), xlim=(0, max(steps[-1], 1)))
+    top = next(limit for limit in (0.1, 0.2, 0.5, 1) if limit >= scores.max())
+    induction.set(ylim=(0, top), xlim=(0, max(steps[-1], 1)))
     induction.set_xlabel("step", fontsize=12)
     induction.set_ylabel("induction score", fontsize=12)
     induction.tick_params(labelsize=11)

@@ -16,6 +16,7 @@ from anywidget import AnyWidget
 from IPython.display import display
 from traitlets import Bytes, Dict, List, Unicode
 
+from course_lib.devices import single_thread
 from course_lib.generation import Sampling, stream_text
 from course_lib.pretraining import Trainer
 from course_lib.tokenizer import Tokenizer
@@ -98,7 +99,9 @@ class TrainingDashboard(AnyWidget):
             return data, metadata
         self._take_history()
         blocks = dict(zip(CURVES, curve_blocks(self._columns), strict=True))
-        sample = self.samples[-1] if self.samples else None
+        sample = None
+        if self.samples:
+            sample = self.samples[-1] | {"text": self._prompt + self.samples[-1]["text"]}
         return data | {
             "image/png": b64encode(training_picture(blocks, self._n_steps, sample)).decode("ascii")
         }, metadata
@@ -184,7 +187,8 @@ def write(model, tokenizer: Tokenizer, prompt: str, n_tokens: int = SAMPLE_TOKEN
     model.eval()
     generator = torch.Generator().manual_seed(0)
     try:
-        return "".join(stream_text(model, tokenizer, prompt, n_tokens, Sampling(0.8), generator=generator))
+        with single_thread():  # for one token at a time a second one costs more than it brings
+            return "".join(stream_text(model, tokenizer, prompt, n_tokens, Sampling(0.8), generator=generator))
     finally:
         model.train(was_training)
 

@@ -16,9 +16,10 @@ _LEARNER = PALETTE["light"]["learner"]
 
 
 def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dict | None) -> bytes:
-    """Draw the losses and, below them, the learning rate; beside them the last sample, if there is one. Return a PNG.
+    """Draw the losses and, below them, AdamW's learning rate; beside them the last sample, if there is one. Return a PNG.
 
-    `curves` holds the rows of `curve_blocks` by name; `sample` is what the model wrote ("text") at a "step".
+    `curves` holds the rows of `curve_blocks` by name; `sample` is what the model wrote ("text", with the
+    prompt) at a "step".
     """
     figure = Figure(figsize=(11, 5), dpi=100, facecolor="white")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -26,7 +27,7 @@ def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dic
     rate.plot(curves["step"], curves["learning_rate"], color="black", linewidth=1.5)
     rate.set(xlim=(0, n_steps), ylim=(0, None))
     rate.set_xlabel("step", fontsize=12)
-    rate.set_ylabel("learning\nrate", fontsize=12)
+    rate.set_ylabel("rate", fontsize=12)
     rate.tick_params(labelsize=11)
     rate.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
