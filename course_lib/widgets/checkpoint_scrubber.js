@@ -71,6 +71,7 @@ function openView(model, el) {
     go(at) {
       stop();
       show(at);
+      view.draw();
     },
 
     play() {

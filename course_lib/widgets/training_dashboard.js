@@ -130,7 +130,7 @@ function numberPanel(view) {
   return { element, draw };
 }
 
-// Two significant digits and more where they are whole: 940, 12,000, 1.2 million
+// Three significant digits: 940, 12,300, 1.23 million
 function amount(number) {
   for (const [unit, name] of [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]]) {
     if (number >= unit) return `${Number((number / unit).toPrecision(3))} ${name}`;
