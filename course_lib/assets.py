@@ -30,7 +30,17 @@ import platformdirs
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-__all__ = ["ASSETS", "Asset", "AssetError", "cache_dir", "ensure", "fetch", "fetch_from_hub", "folder_digest"]
+__all__ = [
+    "ASSETS",
+    "Asset",
+    "AssetError",
+    "cache_dir",
+    "ensure",
+    "fetch",
+    "fetch_from_hub",
+    "folder_digest",
+    "own_dir",
+]
 
 
 class AssetError(RuntimeError):
@@ -148,6 +158,12 @@ def cache_dir() -> Path:
     """Return the folder that holds the assets: the environment variable COURSE_CACHE, else the user's cache folder."""
     chosen = os.environ.get("COURSE_CACHE") or platformdirs.user_cache_dir("llm-course")
     return Path(chosen).expanduser().absolute()
+
+
+def own_dir() -> Path:
+    """Return the folder for what the course makes itself: the cache, or the user's own one where that may not be written."""
+    cache = cache_dir()
+    return cache if os.access(cache, os.W_OK) else Path(platformdirs.user_cache_dir("llm-course")).absolute()
 
 
 def fetch(name: str) -> Path:

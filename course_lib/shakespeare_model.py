@@ -1,6 +1,7 @@
 """The course's own model: trained in lesson 04 on the works of Shakespeare, and used by the lessons after it.
 
-It is made once and kept in the assets' cache. Who starts with a later lesson gets it made there, by the same steps.
+It is made once and kept beside the assets, or where those may not be written, in the user's own cache. Who starts with a
+later lesson gets it made there, by the same steps.
 """
 
 import hashlib
@@ -32,9 +33,9 @@ TRAINING = PretrainingConfig(
 
 def trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that makes the model, and its tokenizer. One that was interrupted goes on; a finished one is done."""
+    training, held_out = shakespeare.split()
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
-    training, held_out = shakespeare.split()
     with FileLock(folder / ".lock"):
         if not (folder / "tokenizer").exists():
             train_bpe((work.text for work in training), MODEL.vocab_size).save(folder / ".tokenizer")
@@ -57,7 +58,7 @@ def pretrained() -> tuple[TransformerLM, Tokenizer]:
 def _folder() -> Path:
     """A folder whose name changes with the recipe, so that no other recipe's model is taken for this one's."""
     recipe = json.dumps([asdict(MODEL), asdict(TRAINING), shakespeare.HELD_OUT], sort_keys=True)
-    return assets.cache_dir() / f"shakespeare-model-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    return assets.own_dir() / f"shakespeare-model-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
 def _shards(folder: Path, works: list[shakespeare.Work], tokenizer: Tokenizer) -> TokenShards:

@@ -16,7 +16,7 @@ from course_lib.training_checkpoints import checkpoints
 def small(monkeypatch, tmp_path):
     """A recipe of three steps, on two scenes."""
     works = [shakespeare.Work("hamlet", "modern", "Who's there? Nay, answer me. " * 200)]
-    monkeypatch.setattr(assets, "cache_dir", lambda: tmp_path)
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     monkeypatch.setattr(shakespeare, "split", lambda: (works, works))
     shape = replace(
         shakespeare_model.MODEL, vocab_size=270, d_model=16, n_layers=1, n_heads=2, d_ff=16, context_length=8
@@ -46,3 +46,12 @@ def test_another_recipe_has_another_folder(small, monkeypatch):
     monkeypatch.setattr(shakespeare_model, "TRAINING", replace(shakespeare_model.TRAINING, n_steps=4))
     second, _ = shakespeare_model.trainer()
     assert first.folder != second.folder
+
+
+def test_a_cache_that_may_not_be_written_is_left_alone(small, monkeypatch, tmp_path):
+    own = tmp_path / "own"
+    monkeypatch.setattr(assets.platformdirs, "user_cache_dir", lambda name: str(own))
+    monkeypatch.setattr(assets.os, "access", lambda path, mode: path != small)
+    run, _ = shakespeare_model.trainer()
+    assert run.folder.is_relative_to(own)
+    assert [path.name for path in small.iterdir()] == ["own"]
