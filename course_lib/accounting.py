@@ -9,7 +9,7 @@ import torch
 
 from course_lib.transformer import TransformerConfig
 
-__all__ = ["cache_bytes", "forward_flops", "parameter_count", "weight_bytes"]
+__all__ = ["cache_bytes", "forward_flops", "parameter_count", "step_flops", "weight_bytes"]
 
 _GATED = ("swiglu", "geglu")
 _NORMS_A_LAYER = {"pre": 2, "post": 2, "output": 2, "sandwich": 4}
@@ -66,6 +66,16 @@ def forward_flops(
         "feed-forward": 2 * config.n_layers * n_new * feed_forward,
         "unembedding": 2 * (n_new if n_logits is None else n_logits) * config.d_model * config.vocab_size,
     }
+
+
+def step_flops(config: TransformerConfig, batch_size: int, context_length: int) -> int:
+    """Return the floating-point operations of one training step on `batch_size` sequences.
+
+    The backward pass computes two products, the gradients of weights and of inputs, for each one of the forward pass; so 3
+    times `forward_flops`. This is PaLM's convention (arXiv 2204.02311, appendix B): attention is counted, every query with
+    every key, and what is computed a second time to save memory is not.
+    """
+    return 3 * batch_size * sum(forward_flops(config, context_length).values())
 
 
 def cache_bytes(config: TransformerConfig, n_positions: int, dtype: torch.dtype = torch.float32) -> int:

@@ -30,7 +30,7 @@ from course_lib.data import Batches, TokenShards, windows
 from course_lib.devices import autocast, matmul_peak, pick_device, pick_dtype, seed_everything
 from course_lib.pretraining_config import PretrainingConfig, read_run
 from course_lib.training_checkpoints import checkpoints, load_model, read_lines, read_state, restore, save
-from course_lib.transformer import TransformerConfig, TransformerLM
+from course_lib.transformer import TransformerLM
 
 __all__ = [
     "PretrainingConfig",
@@ -42,7 +42,6 @@ __all__ = [
     "load_model",
     "next_token_loss",
     "read_history",
-    "step_flops",
 ]
 
 
@@ -172,7 +171,9 @@ class Trainer:
                 tokens=(self.step + 1) * n_tokens,
                 seconds=seconds + (self.history[-1].seconds if self.history else 0.0),
                 tokens_per_second=n_tokens / seconds,
-                mfu=step_flops(self.model.config, config.batch_size, self.context_length) / seconds / self.peak,
+                mfu=accounting.step_flops(self.model.config, config.batch_size, self.context_length)
+                / seconds
+                / self.peak,
                 gradient_norm=norm,
             )
             self.history.append(report)
@@ -314,16 +315,6 @@ def bits_per_byte(nats_a_token: float, shards: TokenShards) -> float:
     A tokenizer with longer tokens has fewer and harder ones to predict, so losses a token cannot be compared between two.
     """
     return nats_a_token * len(shards) / shards.n_bytes / math.log(2)
-
-
-def step_flops(config: TransformerConfig, batch_size: int, context_length: int) -> int:
-    """Return the floating-point operations of one step on `batch_size` sequences.
-
-    The backward pass computes two products, the gradients of weights and of inputs, for each one of the forward pass; so 3
-    times `accounting.forward_flops`. This is PaLM's convention (arXiv 2204.02311, appendix B): attention is counted, every
-    query with every key, and what is computed a second time to save memory is not.
-    """
-    return 3 * batch_size * sum(accounting.forward_flops(config, context_length).values())
 
 
 # ---------------------------------------------------------------- the command line

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.accounting import forward_flops
+from course_lib.accounting import step_flops
 from course_lib.transformer import TransformerConfig
 
 __all__ = [
@@ -167,9 +167,8 @@ def training_flops(parameters: float, tokens: float) -> float:
 
 
 def exact_training_flops(config: TransformerConfig, tokens: float) -> float:
-    """Return three forward passes (the backward pass makes two products for each one), attention over full contexts and all."""
-    length = config.context_length
-    return 3 * sum(forward_flops(config, length).values()) / length * tokens
+    """Return what `accounting.step_flops` counts for full contexts that hold so many `tokens`, attention and all."""
+    return step_flops(config, 1, config.context_length) / config.context_length * tokens
 
 
 # ---------------------------------------------------------------- memory

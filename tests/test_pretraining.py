@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from course_lib import accounting, optim
+from course_lib.accounting import step_flops
 from course_lib.data import Batches, TokenShards, write_shards
 from course_lib.devices import matmul_peak, pick_device, seed_everything, single_thread
 from course_lib.pretraining import (
@@ -27,7 +28,6 @@ from course_lib.pretraining import (
     load_model,
     next_token_loss,
     read_history,
-    step_flops,
 )
 from course_lib.tokenizer_training import train_bpe
 from course_lib.transformer import TransformerConfig, TransformerLM

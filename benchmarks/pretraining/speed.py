@@ -15,8 +15,9 @@ import recipe
 import torch
 from characters import split
 
+from course_lib.accounting import step_flops
 from course_lib.devices import matmul_peak, pick_dtype
-from course_lib.pretraining import evaluate, step_flops
+from course_lib.pretraining import evaluate
 from course_lib.transformer import TransformerConfig, TransformerLM
 
 N_SEEDS, N_ROUNDS = 5, 200
