@@ -60,7 +60,7 @@ def test_a_writer_that_fails_leaves_nothing_but_its_lock(tmp_path):
 
 
 KILLED_WRITER = """
-import sys, time
+import sys
 from course_lib.data import write_shards
 from course_lib.tokenizer_training import train_bpe
 
@@ -68,7 +68,7 @@ def texts():
     for _ in range(100):
         yield "To be, or not to be"
     print("in the middle", flush=True)
-    time.sleep(600)
+    sys.stdin.read()  # to the end of this process
 
 write_shards(texts(), train_bpe(["to be"], 260), sys.argv[1], shard_tokens=50)
 """
@@ -76,7 +76,9 @@ write_shards(texts(), train_bpe(["to be"], 260), sys.argv[1], shard_tokens=50)
 
 def test_a_killed_writer_leaves_no_folder_and_the_next_one_clears_up(tmp_path):
     corpus = tmp_path / "corpus"
-    with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, corpus], stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITER, corpus], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
         assert writer.stdout.readline() == "in the middle\n"
         writer.kill()
     assert not corpus.exists()
