@@ -23,7 +23,7 @@ const PLAYS_FOR = 8000; // ms
 export default { render };
 
 function render({ model, el }) {
-  const root = node("div", { className: "course-widget parallelism-timeline" });
+  const root = node("div", { className: "course-widget settings-widget parallelism-timeline" });
   keepKeys(root);
   const view = openView(model, el);
   const panels = [schemePanel, sliderPanel, errorPanel, picturePanel, measurePanel].map((panel) => panel(view));

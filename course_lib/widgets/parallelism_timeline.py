@@ -42,7 +42,7 @@ class ParallelismTimeline(SettingsWidget):
     """
 
     _esm = module("kernel", "settings", "parallelism_drawing", "parallelism_timeline")
-    _css = style_sheet("parallelism_timeline")
+    _css = style_sheet("settings", "parallelism_timeline")
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ const operations = (count) => {
 export default { render };
 
 function render({ model, el }) {
-  const root = node("div", { className: "course-widget scale-planner" });
+  const root = node("div", { className: "course-widget settings-widget scale-planner" });
   keepKeys(root);
   const view = openSettings(model, el, () => draw());
   const [examples, run, error, memory, figures] = [examplePanel, runPanel, errorPanel, memoryPanel, figurePanel].map((panel) => panel(view));

@@ -29,7 +29,7 @@ class ScalePlanner(SettingsWidget):
     """
 
     _esm = module("kernel", "settings", "scale_planner")
-    _css = style_sheet("scale_planner")
+    _css = style_sheet("settings", "scale_planner")
 
     examples = tuple(_RUNS)
 
