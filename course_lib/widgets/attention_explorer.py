@@ -21,7 +21,7 @@ from course_lib.transformer import TransformerLM
 from course_lib.widgets.attention_picture import attention_picture
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 
-__all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps"]
+__all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps", "send_map"]
 
 MAX_TOKENS = 512
 THUMBNAIL = 32
@@ -151,10 +151,7 @@ class AttentionExplorer(AnyWidget):
     def _answer(self, _widget, message: dict, _buffers) -> None:
         """Answer the browser: one head's map, or the whole run again. What goes wrong is shown in the widget."""
         if message["type"] == "map":
-            layer, head = message["layer"], message["head"]
-            self.send(
-                {"type": "map", "layer": layer, "head": head}, [self._capture.maps[layer, head].numpy().tobytes()]
-            )
+            send_map(self, self._capture, message)
             return
         try:
             self._encode(message["text"])
@@ -164,6 +161,12 @@ class AttentionExplorer(AnyWidget):
             self.send({"type": "error", "message": str(error)})
             return
         self.send({"type": "done"})
+
+
+def send_map(widget: AnyWidget, capture: Capture, head_of: dict) -> None:
+    """Send the browser the whole map of one head, {"layer": …, "head": …}."""
+    layer, head = head_of["layer"], head_of["head"]
+    widget.send({"type": "map", "layer": layer, "head": head}, [capture.maps[layer, head].numpy().tobytes()])
 
 
 def pool_maps(maps: Tensor, side: int = THUMBNAIL) -> Tensor:

@@ -1,6 +1,5 @@
 // The browser's half of CheckpointScrubber: training as a line to move along, and below it the model of the checkpoint at hand.
 
-const CURVES = ["step", "loss", "lowest", "highest", "validation_loss", "learning_rate"];
 const PACE = 700; // ms at least that a checkpoint is shown for while it plays
 
 export default { render };

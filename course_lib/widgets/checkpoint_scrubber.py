@@ -15,7 +15,7 @@ from course_lib.plots import attention_ramp
 from course_lib.pretraining import load_model, read_history
 from course_lib.tokenizer import Tokenizer
 from course_lib.training_checkpoints import read_state
-from course_lib.widgets.attention_explorer import pool_maps
+from course_lib.widgets.attention_explorer import pool_maps, send_map
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.scrubber_picture import scrubber_picture
 from course_lib.widgets.training_dashboard import CURVES, curve_blocks, write
@@ -39,7 +39,7 @@ class CheckpointScrubber(AnyWidget):
     """
 
     _esm = module("kernel", "odds", "curves", "attention_views", "attention_panels", "checkpoint_scrubber")
-    _css = style_sheet("attention_explorer", "checkpoint_scrubber")
+    _css = style_sheet("attention_explorer", "curves", "checkpoint_scrubber")
 
     text = Unicode().tag(sync=True)
     at = Int().tag(sync=True)
@@ -156,10 +156,7 @@ class CheckpointScrubber(AnyWidget):
     def _answer(self, _widget, message: dict, _buffers) -> None:
         """Answer the browser: another checkpoint, another text, or one head's whole map."""
         if message["type"] == "map":
-            layer, head = message["layer"], message["head"]
-            self.send(
-                {"type": "map", "layer": layer, "head": head}, [self._capture.maps[layer, head].numpy().tobytes()]
-            )
+            send_map(self, self._capture, message)
             return
         try:
             if message["type"] == "look":

@@ -1,5 +1,7 @@
 // Curves over training steps on a canvas, with axes that say their unit.
 
+const CURVES = ["step", "loss", "lowest", "highest", "validation_loss", "learning_rate"]; // the rows that the kernel sends
+
 const PLOT = { left: 78, right: 18, top: 10, axis: 48, ticks: 8 }; // CSS pixels around the curves; below them an axis, or only its ticks
 
 // A canvas with axes for steps in [0, nSteps] and values in [low, high]; `isLast` writes the steps below them.

@@ -1,6 +1,5 @@
 // The browser's half of TrainingDashboard: what the kernel tells of the run, and the orders that it is given.
 
-const CURVES = ["step", "loss", "lowest", "highest", "validation_loss", "learning_rate"];
 const FULFILLED = { pause: ["paused"], run: ["running"], stop: [] }; // which state is what was ordered, besides the end
 const SAID = { ready: "not started", running: "running", paused: "paused", stopped: "stopped", done: "finished" };
 const AGAIN = 500; // ms after which an order is given again: while a cell runs, one may be handed to the wrong shell

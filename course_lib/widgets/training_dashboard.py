@@ -49,7 +49,7 @@ class TrainingDashboard(AnyWidget):
     """
 
     _esm = module("kernel", "curves", "training_dashboard")
-    _css = style_sheet("training_dashboard")
+    _css = style_sheet("curves", "training_dashboard")
 
     state = Unicode("ready").tag(sync=True)  # "running", "paused", "stopped", "done"
     progress = Dict().tag(sync=True)
