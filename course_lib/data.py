@@ -27,7 +27,7 @@ from torch import Tensor
 
 from course_lib.tokenizer import Tokenizer
 
-__all__ = ["IGNORED", "Batches", "Packed", "TokenShards", "pack", "windows", "write_shards"]
+__all__ = ["IGNORED", "Batches", "Packed", "TokenArray", "TokenShards", "pack", "windows", "write_shards"]
 
 IGNORED = -100
 """The target that `torch.nn.functional.cross_entropy` leaves out of the mean."""
@@ -129,6 +129,19 @@ class TokenShards:
         return np.concatenate(parts or [self._shards[0][:0]])
 
 
+class TokenArray:
+    """What `TokenShards` is, of a text that fits into memory: its tokens, and `n_bytes` if they are to be compared by bytes."""
+
+    def __init__(self, tokens: np.ndarray, vocab_size: int, n_bytes: int | None = None):
+        self.tokens, self.vocab_size, self.n_bytes = tokens, vocab_size, n_bytes
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, at: slice) -> np.ndarray:
+        return self.tokens[at]
+
+
 # ---------------------------------------------------------------- batches
 
 
@@ -144,7 +157,7 @@ class Batches:
 
     def __init__(
         self,
-        shards: TokenShards,
+        shards: TokenShards | TokenArray,
         context_length: int,
         batch_size: int,
         *,
@@ -200,7 +213,7 @@ def _random(key: tuple[int, ...]) -> tuple[int, ...]:
     return struct.unpack(f"<{_ROUNDS}Q", digest)
 
 
-def windows(shards: TokenShards, context_length: int) -> Iterator[tuple[Tensor, Tensor]]:
+def windows(shards: TokenShards | TokenArray, context_length: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (ids, targets), both (context_length,) and the last pair perhaps shorter, of consecutive windows, in order.
 
     Each token of the corpus but the first is a target once.

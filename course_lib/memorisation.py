@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from course_lib import optim, shakespeare
-from course_lib.data import Batches
+from course_lib import shakespeare
+from course_lib.data import TokenArray
 from course_lib.devices import pick_device, single_thread
+from course_lib.pretraining import PretrainingConfig, Trainer
 from course_lib.transformer import TransformerConfig, TransformerLM
 
 __all__ = ["Planted", "planted_model"]
@@ -91,18 +91,15 @@ def _trained(ids: np.ndarray, vocab_size: int, device: torch.device) -> Transfor
         feed_forward="relu2",
     )
     model = TransformerLM(config).to(device)
-    optimizers = optim.for_model(model, learning_rate=0.02, muon_learning_rate=0.04, weight_decay=0.0)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    highest = [group["lr"] for group in groups]
-    batches = Batches(
-        ids, _CONTEXT_LENGTH, 12
-    )  # an array in memory stands in for shards: both have a length and slices
-    for step in range(_N_STEPS):
-        for group, lr in zip(groups, highest, strict=True):
-            group["lr"] = lr * optim.warmup_stable_decay(step, _N_STEPS, warmup=10)
-        x, targets = (tokens.to(device) for tokens in batches[step])
-        model.zero_grad()
-        F.cross_entropy(model(x).flatten(0, 1), targets.flatten()).backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    recipe = PretrainingConfig(
+        n_steps=_N_STEPS,
+        batch_size=12,
+        learning_rate=0.02,
+        muon_learning_rate=0.04,
+        warmup=10,
+        weight_decay=0.0,
+        clip=None,
+    )
+    for _ in Trainer(model, TokenArray(ids, vocab_size), None, recipe):
+        pass
     return model.eval()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib import accounting, optim, processes
-from course_lib.data import Batches, TokenShards, windows
+from course_lib.data import Batches, TokenArray, TokenShards, windows
 from course_lib.devices import autocast, matmul_peak, pick_device, pick_dtype, seed_everything
 from course_lib.pretraining_config import PretrainingConfig, read_run
 from course_lib.training_checkpoints import checkpoints, load_model, read_lines, read_state, restore, save
@@ -83,8 +83,8 @@ class Trainer:
     def __init__(
         self,
         model: TransformerLM,
-        train: TokenShards,
-        validation: TokenShards | None,
+        train: TokenShards | TokenArray,
+        validation: TokenShards | TokenArray | None,
         config: PretrainingConfig,
         folder: str | Path | None = None,
     ):
@@ -272,7 +272,7 @@ _EVALUATED_AT_ONCE = 4096  # tokens: their logits take 0.8 GB where the vocabula
 
 @torch.no_grad()
 def evaluate(
-    model: TransformerLM, shards: TokenShards, context_length: int, *, dtype: torch.dtype = torch.float32
+    model: TransformerLM, shards: TokenShards | TokenArray, context_length: int, *, dtype: torch.dtype = torch.float32
 ) -> float:
     """Return the mean loss, in nats a token, over the whole of `shards`, cut into consecutive windows of `context_length`.
 
@@ -309,7 +309,7 @@ def _stacked(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tupl
         yield tuple(map(torch.stack, zip(*batch, strict=True)))
 
 
-def bits_per_byte(nats_a_token: float, shards: TokenShards) -> float:
+def bits_per_byte(nats_a_token: float, shards: TokenShards | TokenArray) -> float:
     """Return a loss in bits a byte of the text, which does not depend on how the tokenizer cut it.
 
     A tokenizer with longer tokens has fewer and harder ones to predict, so losses a token cannot be compared between two.

@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nanogpt
 import torch
-from characters import Characters
+from characters import characters
 
 from course_lib import shakespeare, shakespeare_model
 from course_lib.devices import seed_everything
@@ -51,7 +51,7 @@ def theirs(budget: float) -> tuple[Curve, int, int]:
     """Train nanoGPT's model for `budget` seconds; return what `ours` returns, a token being a character."""
     train, test = ("\n\n".join(work.text for work in works) for works in shakespeare.split())
     alphabet = "".join(sorted(set(train + test)))
-    train, test = Characters(train, alphabet), Characters(test, alphabet)
+    train, test = characters(train, alphabet), characters(test, alphabet)
     torch.manual_seed(0)
     model = nanogpt.NanoGPT(train.vocab_size)
     optimizer = nanogpt.adamw(model)

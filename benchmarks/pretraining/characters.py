@@ -8,27 +8,20 @@ the last tenth to test on.
 import numpy as np
 
 from course_lib import shakespeare
+from course_lib.data import TokenArray
 
 N_CHARACTERS = 1_115_394
 
 
-class Characters:
-    """What a `TokenShards` is to a `Trainer`, in memory: the ids of a text whose alphabet is `alphabet`."""
-
-    def __init__(self, text: str, alphabet: str):
-        self.vocab_size, self.n_bytes = len(alphabet), len(text.encode())
-        self.ids = np.array([alphabet.index(character) for character in text], np.uint16)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, at: slice) -> np.ndarray:
-        return self.ids[at]
+def characters(text: str, alphabet: str) -> TokenArray:
+    """Return the text as ids of its characters, by their place in `alphabet`."""
+    ids = np.array([alphabet.index(character) for character in text], np.uint16)
+    return TokenArray(ids, len(alphabet), len(text.encode()))
 
 
-def split() -> tuple[Characters, Characters]:
+def split() -> tuple[TokenArray, TokenArray]:
     """Return the text to train on and the text to test on."""
     plays, _ = shakespeare.split()
     text = "\n\n".join(play.text for play in plays)[:N_CHARACTERS]
     alphabet, end = "".join(sorted(set(text))), N_CHARACTERS * 9 // 10
-    return Characters(text[:end], alphabet), Characters(text[end:], alphabet)
+    return characters(text[:end], alphabet), characters(text[end:], alphabet)
