@@ -38,9 +38,11 @@ class FusedStep:
         n_heads, n_kv_heads, d_head = shape.n_heads, shape.n_kv_heads, shape.d_head
         self.model, self.cache, self.n_turned = model, cache, n_heads + n_kv_heads
         self.layers = [(*_weights(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
+        self.final_norm = _norm_weight(model.final_norm)
         positions = torch.arange(cache[0].keys.shape[2], device=like.device)
         self.cos, self.sin = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
-        self.mean, self.eps = torch.full((), 1 / config.d_model, **options), torch.full((), config.norm_eps, **options)
+        # x · x + d_model · ε, which RMSNorm divides by, is one product if √(d_model · ε) stands behind x
+        self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
         self.normal = torch.empty(config.d_model, **options)
         # queries, keys and values lie as (head, half, d_head / 2); values turn too, by an angle of 0: one operation for all
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
@@ -71,27 +73,30 @@ class FusedStep:
         start, n_turned = self.cache[0].length, self.n_turned
         self.cosines[:n_turned] = self.cos[start]
         self.sines[:n_turned, 0], self.sines[:n_turned, 1] = -self.sin[start], self.sin[start]
-        heads, turned, cosines, sines, normalise = self.qkv, self.turned, self.cosines, self.sines, self._normalise
-        qkv, up = heads.view(-1), self.up
+        heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
+        stream, normal, qkv, up = self.stream, self.normal, heads.view(-1), self.up
         gate, value = up.chunk(2)
-        x = self.model.embedding.weight[token].clone()
+        x = stream[:-1].copy_(self.model.embedding.weight[token])
+
+        def normalise(weight: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
+            return torch.mul(x, weight, out=normal).mul_(torch.dot(stream, stream).rsqrt_())
+
         for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
-            torch.mv(to_qkv, normalise(x, norm), out=qkv)
+            torch.mv(to_qkv, normalise(norm), out=qkv)
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
             x.addmv_(output, F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).view(-1))
-            torch.mv(to_up, normalise(x, ff_norm), out=up)
+            torch.mv(to_up, normalise(ff_norm), out=up)
             x.addmv_(down, F.silu(gate, inplace=True).mul_(value))
-        return normalise(x, self.model.final_norm.weight)
-
-    def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm, in one buffer."""
-        scale = torch.addcmul(self.eps, torch.dot(x, x), self.mean).rsqrt_()
-        return torch.mul(x, weight, out=self.normal).mul_(scale)
+        return normalise(self.final_norm)
 
 
 def _weights(block: Block) -> tuple[Tensor, ...]:
     attention, feed_forward = block.attention, block.feed_forward
     return (
-        block.attention_residual.input_norm.weight, attention.qkv.weight, attention.output.weight,
-        block.feed_forward_residual.input_norm.weight, feed_forward.up.weight, feed_forward.down.weight,
+        _norm_weight(block.attention_residual.input_norm), attention.qkv.weight, attention.output.weight,
+        _norm_weight(block.feed_forward_residual.input_norm), feed_forward.up.weight, feed_forward.down.weight,
     )  # fmt: skip
+
+
+def _norm_weight(norm: RMSNorm) -> Tensor:
+    return norm.weight.detach() * len(norm.weight) ** 0.5  # with the √d_model of the mean square
