@@ -202,7 +202,7 @@ class _Stack(nn.Module):
         self.embedding = table(torch.empty(config.vocab_size, config.d_model))
         learned = config.positions == "learned"
         self.position_embedding = table(torch.empty(config.context_length, config.d_model)) if learned else None
-        self.embedding_norm = _norm(config) if config.embedding_norm else nn.Identity()
+        self.embedding_norm = _norm(config) if config.embedding_norm else _same
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(config, layer, causal=causal, cross_attention=cross_attention) for layer in range(config.n_layers)

@@ -4,7 +4,8 @@
         --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0
 
 Every number below is that command's, or the default of its `train.py` and `config/train_shakespeare_char.py`; the model is its
-`model.py`'s. On a CPU it computes in float32, with PyTorch's unfused AdamW, and reads the loss after every step, as here.
+`model.py`'s, module for module. On a CPU it computes in float32, with PyTorch's unfused AdamW, and reads the loss after every
+step, as here.
 """
 
 import math
@@ -20,7 +21,7 @@ from course_lib.data import TokenShards
 D_MODEL, N_HEADS, N_LAYERS, CONTEXT_LENGTH = 128, 4, 4, 64
 N_STEPS, WARMUP, BATCH_SIZE = 2000, 100, 12
 LEARNING_RATE, LOWEST_LEARNING_RATE = 1e-3, 1e-4
-BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.99), 0.1, 1.0
+BETAS, WEIGHT_DECAY, CLIP, DROPOUT = (0.9, 0.99), 0.1, 1.0, 0.0
 
 
 class LayerNorm(nn.Module):
@@ -37,24 +38,35 @@ class Attention(nn.Module):
         super().__init__()
         self.qkv = nn.Linear(D_MODEL, 3 * D_MODEL, bias=False)
         self.output = nn.Linear(D_MODEL, D_MODEL, bias=False)
+        self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part.unflatten(-1, (N_HEADS, -1)).transpose(1, 2) for part in self.qkv(x).split(D_MODEL, dim=-1))
         heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.output(heads.transpose(1, 2).flatten(-2))
+        return self.dropout(self.output(heads.transpose(1, 2).flatten(-2)))
+
+
+class FeedForward(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(D_MODEL, 4 * D_MODEL, bias=False)
+        self.gelu = nn.GELU()
+        self.down = nn.Linear(4 * D_MODEL, D_MODEL, bias=False)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.gelu(self.up(x))))
 
 
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
         self.attention, self.attention_norm = Attention(), LayerNorm()
-        self.up = nn.Linear(D_MODEL, 4 * D_MODEL, bias=False)
-        self.down = nn.Linear(4 * D_MODEL, D_MODEL, bias=False)
-        self.feed_forward_norm = LayerNorm()
+        self.feed_forward, self.feed_forward_norm = FeedForward(), LayerNorm()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
-        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+        return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class NanoGPT(nn.Module):
@@ -62,6 +74,7 @@ class NanoGPT(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, D_MODEL)  # and, read the other way, the unembedding
         self.position_embedding = nn.Embedding(CONTEXT_LENGTH, D_MODEL)
+        self.dropout = nn.Dropout(DROPOUT)
         self.blocks = nn.ModuleList(Block() for _ in range(N_LAYERS))
         self.final_norm = LayerNorm()
         for name, weight in self.named_parameters():
@@ -70,20 +83,21 @@ class NanoGPT(nn.Module):
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * N_LAYERS) if writes else 0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.embedding(ids) + self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.dropout(self.embedding(ids) + self.position_embedding(positions))
         for block in self.blocks:
             x = block(x)
         return F.linear(self.final_norm(x), self.embedding.weight)
 
 
-def adamw(model: nn.Module) -> torch.optim.AdamW:
-    """Return nanoGPT's optimizer: matrices decay, the weights of norms do not."""
+def adamw(model: nn.Module, kind: type[torch.optim.Optimizer] = torch.optim.AdamW) -> torch.optim.Optimizer:
+    """Return nanoGPT's optimizer, or another implementation of it: matrices decay, the weights of norms do not."""
     weights = list(model.parameters())
     groups = [
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS)
+    return kind(groups, lr=LEARNING_RATE, betas=BETAS)
 
 
 def learning_rate(step: int) -> float:
