@@ -1,21 +1,28 @@
-"""How long each lesson runs from top to bottom, and how soon each widget's first picture is there.
+"""How long each lesson runs from top to bottom and in how much memory, and how soon each widget's first picture is there.
 
     PYTHONPATH=tests python benchmarks/lessons.py
 
-Lessons run in a fresh kernel with nothing solved, as they are stored. Widgets are shown in JupyterLab and Chromium; what
-they show exists by then, and the clock starts when the cell that shows them is run.
+Lessons run in a fresh kernel with nothing solved, as they are stored, on a cache that holds the assets and nothing that a
+lesson makes. Memory is that of the kernel and of all processes that it starts, pages that they share counted once, looked at
+twice a second. Widgets are shown in JupyterLab and Chromium; what they show exists by then, and the clock starts when the cell
+that shows them is run.
 """
 
+import os
 import statistics
 import tempfile
+import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import psutil
 from browser import Notebooks, jupyter_server, launch_chromium
 from playwright.sync_api import sync_playwright
 from store_notebooks import NOTEBOOKS, run
+
+from course_lib import assets
 
 SETUP = """
 import torch
@@ -37,6 +44,41 @@ ROUNDS = 3
 SHOWN = """() => [...document.querySelectorAll(".course-widget")].some((card) => card.offsetHeight > 80) && performance.now()"""
 
 
+def fresh_cache(folder: Path) -> None:
+    """Make the course use `folder`, which holds what the cache does, but for models that a lesson trains."""
+    for entry in assets.cache_dir().iterdir():
+        if not entry.name.startswith("shakespeare-model"):
+            (folder / entry.name).symlink_to(entry)
+    os.environ["COURSE_CACHE"] = str(folder)
+
+
+class PeakMemory(threading.Thread):
+    """The most memory, in bytes, that the processes started by this one took together while the `with` lasted."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self.over = 0, threading.Event()
+
+    def __enter__(self) -> "PeakMemory":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.over.wait(0.5):
+            self.peak = max(self.peak, sum(map(_own_share, psutil.Process().children(recursive=True))))
+
+
+def _own_share(process: psutil.Process) -> int:
+    try:
+        return process.memory_full_info().pss
+    except psutil.Error:  # it has just ended
+        return 0
+
+
 def first_paint(notebooks: Notebooks, make: str) -> float:
     """Return the seconds from running the cell that shows the widget to its first picture."""
     page = notebooks.open(
@@ -51,11 +93,15 @@ def first_paint(notebooks: Notebooks, make: str) -> float:
 
 
 def main() -> None:
-    print("| lesson | runs for |\n|---|---|")
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        start = time.perf_counter()
-        run(nbformat.read(path, as_version=4))
-        print(f"| {path.stem} | {time.perf_counter() - start:.0f} s |", flush=True)
+    print("| lesson | runs for | peak memory |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        fresh_cache(Path(folder))
+        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+            start = time.perf_counter()
+            with PeakMemory() as memory:
+                run(nbformat.read(path, as_version=4))
+            print(f"| {path.stem} | {time.perf_counter() - start:.0f} s | {memory.peak / 1e9:.1f} GB |", flush=True)
+    del os.environ["COURSE_CACHE"]
 
     print(f"\nJupyterLab {version('jupyterlab')}, median of {ROUNDS} and slowest\n")
     print("| widget | first paint | slowest |\n|---|---|---|")

@@ -111,14 +111,15 @@ def orthogonalise(matrices: Tensor, n_iterations: int = 5) -> Tensor:
     which is near enough. It is products of matrices only: what GPUs are good at, in bfloat16 if they compute in it.
     """
     a, b, c = _QUINTIC
-    x = matrices.to(pick_dtype(matrices.device))
+    x = matrices.to(pick_dtype(matrices.device)).reshape(-1, *matrices.shape[-2:])
     if is_tall := x.shape[-2] > x.shape[-1]:
         x = x.mT  # the smaller of X Xᵀ and Xᵀ X costs less
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # now no singular value is above 1
     for _ in range(n_iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if is_tall else x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b X Xᵀ + c (X Xᵀ)²
+        x = torch.baddbmm(x, polynomial, x, beta=a)  # a X + polynomial X
+    return (x.mT if is_tall else x).reshape(matrices.shape)
 
 
 def _lying_as(whole: Tensor, weight: Tensor) -> Tensor:

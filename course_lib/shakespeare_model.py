@@ -26,8 +26,8 @@ MODEL = TransformerConfig(
     feed_forward="relu2", qk_norm="head",
 )  # fmt: skip
 TRAINING = PretrainingConfig(
-    n_steps=1400, batch_size=8, learning_rate=0.006, muon_learning_rate=0.02, warmup=20, evaluate_every=140,
-    checkpoint_every=70,
+    n_steps=1300, batch_size=8, learning_rate=0.006, muon_learning_rate=0.02, warmup=20, evaluate_every=260,
+    checkpoint_every=65,
 )  # fmt: skip
 
 

@@ -142,7 +142,8 @@ function amount(number) {
 function curvePanel(view) {
   const losses = node("canvas", { role: "img" });
   const rates = node("canvas", { role: "img" });
-  const legend = node("p", { className: "key-to" }, node("span", { className: "sample training", textContent: "training" }), node("span", { className: "sample validation", textContent: "validation" }));
+  const validation = node("span", { className: "sample validation", textContent: "validation" });
+  const legend = node("p", { className: "key-to" }, node("span", { className: "sample training", textContent: "training" }), validation);
   const title = node("p", { className: "key-to" }, node("span", { textContent: "learning rate" }));
   const element = node("section", { className: "curves" }, legend, losses, title, rates);
   const draw = () => {
@@ -150,6 +151,7 @@ function curvePanel(view) {
     const curves = view.curves();
     const { n_steps: nSteps, step, loss, validation_loss } = view.progress();
     const shared = { width: element.clientWidth, nSteps };
+    validation.hidden = !curves.validation_loss.some(Number.isFinite);
     drawLosses(losses, { ...shared, curves, height: 250, isLast: false });
     const highest = Math.max(...curves.learning_rate, 1e-9);
     const plot = openPlot(rates, { ...shared, height: 130, low: 0, high: 1.1 * highest, label: "rate", isLast: true });
