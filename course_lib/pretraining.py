@@ -266,6 +266,8 @@ def _undivided() -> Iterator[None]:
 
 # ---------------------------------------------------------------- measures
 
+_EVALUATED_AT_ONCE = 1024  # tokens: nearly twice as fast on a CPU as 4,096, whose logits its caches do not hold
+
 
 @torch.no_grad()
 def evaluate(
@@ -280,8 +282,7 @@ def evaluate(
     rank, world_size = processes.rank(), processes.world_size()
     model.eval()
     summed, n_tokens = 0.0, 0
-    at_once = 1024 if device.type == "cpu" else 4096  # tokens: a CPU is fastest with what its caches hold
-    batches = _stacked(windows(shards, context_length), max(1, at_once // context_length))
+    batches = _stacked(windows(shards, context_length), max(1, _EVALUATED_AT_ONCE // context_length))
     while turn := list(islice(batches, world_size)):
         ids, targets = turn[min(rank, len(turn) - 1)]
         with autocast(device, dtype):
