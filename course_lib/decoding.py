@@ -29,7 +29,7 @@ _MODULES = {
 class FusedStep:
     """Continue one sequence token by token, on `cache` as `TransformerLM.new_cache(1, …)` makes it; gradients are off.
 
-    Weights are read where they lie: make a new step after replacing one.
+    Matrices are read where they lie, the weights of norms copied: make a new step after changing any.
     """
 
     def __init__(self, model: TransformerLM, cache: list[KVCache]):

@@ -14,7 +14,6 @@ import torch
 
 from course_lib import shakespeare_model
 from course_lib.accounting import step_flops
-from course_lib.devices import matmul_peak, pick_dtype
 from course_lib.pretraining import Trainer
 from course_lib.transformer import TransformerLM
 
@@ -24,10 +23,8 @@ N_STEPS, WARM = 30, 5
 
 def main() -> None:
     prepared, _ = shakespeare_model.trainer()
-    peak = matmul_peak(prepared.device, pick_dtype(prepared.device))
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; matrix products reach {peak / 1e9:.0f} GFLOP/s\n"
-    )
+    peak = f"{prepared.peak / 1e9:.0f} GFLOP/s"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; matrix products reach {peak}\n")
     print("| width | weights | GFLOP a step | ms a step | tokens/s | MFU |\n|---|---|---|---|---|---|")
     recipe = replace(shakespeare_model.TRAINING, n_steps=N_STEPS, evaluate_every=None, checkpoint_every=None)
     for width in WIDTHS:
@@ -35,11 +32,11 @@ def main() -> None:
         model = TransformerLM(shape).to(prepared.device)
         reports = list(Trainer(model, prepared.train, None, recipe))[WARM:]
         speed = statistics.median(report.tokens_per_second for report in reports)
-        n_tokens = recipe.batch_size * shape.context_length
+        milliseconds = 1000 * recipe.batch_size * shape.context_length / speed
         flops = step_flops(shape, recipe.batch_size, shape.context_length)
         print(
             f"| {width} | {sum(weight.numel() for weight in model.parameters()):,} | {flops / 1e9:.1f} "
-            f"| {1000 * n_tokens / speed:.0f} | {speed:,.0f} | {flops / n_tokens * speed / peak:.0%} |",
+            f"| {milliseconds:.0f} | {speed:,.0f} | {statistics.median(report.mfu for report in reports):.0%} |",
             flush=True,
         )
 
