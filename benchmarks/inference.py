@@ -15,19 +15,19 @@ from multiprocessing import get_context
 import torch
 import transformers
 
-from course_lib import assets, pretrained
-from course_lib.generation import generate
+from course_lib import assets, checkpoints
+from course_lib.inference import generate
 
 ROUNDS, NEW_TOKENS, PREFILL = 7, 64, 512
 IDS = torch.randint(1000, 40_000, (1, PREFILL), generator=torch.Generator().manual_seed(0))
 PROMPT = IDS[:, :1]  # one token, so that only decoding is timed
 
 LOAD = {
-    "course_lib": "from course_lib import pretrained",
+    "course_lib": "from course_lib import checkpoints",
     "transformers": "import transformers; from course_lib import assets; gguf = assets.fetch('smollm2-135m-instruct')",
 }
 OPEN = {
-    "course_lib": "model, _ = pretrained.load('smollm2-135m-instruct', dtype=torch.float32)",
+    "course_lib": "model, _ = checkpoints.load('smollm2-135m-instruct', dtype=torch.float32)",
     "transformers": "model = transformers.AutoModelForCausalLM.from_pretrained("
     "gguf.parent, gguf_file=gguf.name, dtype=torch.float32)",
 }
@@ -44,7 +44,7 @@ def seconds(work: Callable) -> float:
 
 def ours() -> dict[str, Callable]:
     """Greedy decoding with a cache, and all logits of a prompt, by this library."""
-    model, _ = pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+    model, _ = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
     return {"decode": lambda: list(generate(model, PROMPT[0].tolist(), NEW_TOKENS)), "prefill": lambda: model(IDS)}
 
 
@@ -65,7 +65,7 @@ def weight_products() -> dict[str, Callable]:
     Once with every matrix by rows, as `nn.Linear` makes them, and once with each shape by rows or by columns, whichever
     PyTorch multiplies faster here.
     """
-    model, _ = pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+    model, _ = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
     weights = [p for p in model.parameters() if p.ndim == 2]
     vectors = {weight.shape[1]: torch.randn(1, weight.shape[1]) for weight in weights}
 
@@ -156,7 +156,7 @@ def main():
     print("\nThe machine's limit is the bare matrix-vector products of as many tokens, measured in the same rounds:\n")
     print("| matrices lie | bandwidth | limit | course_lib reaches |")
     print("|---|---|---|---|")
-    n_bytes = sum(p.nbytes for p in pretrained.load("smollm2-135m-instruct", dtype=torch.float32)[0].parameters())
+    n_bytes = sum(p.nbytes for p in checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)[0].parameters())
     for layout in ("by rows", "fastest layout"):
         speed = NEW_TOKENS / median(limit, layout)
         share = 100 * statistics.median(r[limit, layout] / r[own, "decode"] for r in rounds)

@@ -26,8 +26,9 @@ from course_lib import assets
 
 SETUP = """
 import torch
-from course_lib import pretrained, pretraining, shakespeare_model, widgets
-model, tokenizer = pretrained.load("smollm2-135m-instruct")
+from course_lib import checkpoints, widgets
+from course_lib.pretraining import trainer as pretraining, shakespeare_model
+model, tokenizer = checkpoints.load("smollm2-135m-instruct")
 sentence = "The cat sat on the mat because it was tired, and the cat"
 q, k, v = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
 trainer, letters = shakespeare_model.trainer()
@@ -35,7 +36,7 @@ trainer, letters = shakespeare_model.trainer()
 WIDGETS = {
     "AttentionExplorer": "widgets.AttentionExplorer(model, tokenizer, sentence)",
     "AttentionStepper": "widgets.AttentionStepper(q, k, v, causal=True)",
-    "CheckpointScrubber": "widgets.CheckpointScrubber(pretraining.checkpoints(trainer.folder), letters, sentence)",
+    "CheckpointScrubber": "widgets.CheckpointScrubber(pretraining.list_checkpoints(trainer.folder), letters, sentence)",
     "CacheView": "widgets.CacheView(model, tokenizer, sentence)",
     "LogitLens": "widgets.LogitLens(model, tokenizer, sentence)",
     "ParallelismTimeline": 'widgets.ParallelismTimeline("gpipe", n_devices=4, n_microbatches=4)',

@@ -7,7 +7,7 @@ copy of the folder named at the end needs no network and may be read-only: set C
 import sys
 
 from course_lib.assets import ASSETS, AssetError, cache_dir, fetch
-from course_lib.pretrained import MODELS, convert
+from course_lib.checkpoints import MODELS, convert
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from browser import Notebooks, Server, jupyter_server, launch_chromium, no_reque
 from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
-from course_lib import pretrained
+from course_lib import checkpoints
 
 os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kernels inherit it
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -19,7 +19,7 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="session")
 def smollm2():
     """The real model and its tokenizer, in float32."""
-    return pretrained.load("smollm2-135m-instruct", dtype=torch.float32)
+    return checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

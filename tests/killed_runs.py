@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from course_lib.data import TokenShards
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.corpora import TokenShards
 from course_lib.devices import seed_everything
-from course_lib.pretraining import PretrainingConfig, Trainer, checkpoints
-from course_lib.transformer import TransformerConfig, TransformerLM
+from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 
 _SERVER = multiprocessing.get_context("forkserver")  # has imported everything, so that a process starts at once
-_SERVER.set_forkserver_preload(["course_lib.pretraining"])
+_SERVER.set_forkserver_preload(["course_lib.pretraining.trainer"])
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def kill_at_random(run: Run, n_kills: int, most_steps: int, seed: int) -> Iterat
         process.kill()
         process.join()
         told += list(_rest(connection))
-        saved = checkpoints(run.folder)
+        saved = list_checkpoints(run.folder)
         yield Kill(
             begun_at=told[0] if told else None,
             reached=told[-1] if told else None,

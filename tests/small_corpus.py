@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
-from course_lib.data import TokenShards, write_shards
-from course_lib.tokenizer_training import train_bpe
+from course_lib.corpora import TokenShards, write_shards
+from course_lib.tokenization import train_bpe
 
 NAMES, VERBS, THINGS = ("Tom", "Ann", "Eve"), ("sees", "takes", "likes"), ("the cat", "a red ball", "the sea")
 

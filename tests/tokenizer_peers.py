@@ -13,7 +13,7 @@ import tokenizers
 from texts import shakespeares_text
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from course_lib.tokenizer import Tokenizer
+from course_lib.tokenization import Tokenizer
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN3 = LLAMA3.replace("{1,3}", "")

@@ -17,11 +17,11 @@ import nanogpt
 import torch
 from characters import characters
 
-from course_lib import shakespeare, shakespeare_model
+from course_lib.architecture import TransformerLM
+from course_lib.corpora import shakespeare
 from course_lib.devices import seed_everything
 from course_lib.plots import PALETTE
-from course_lib.pretraining import Trainer, bits_per_byte, evaluate
-from course_lib.transformer import TransformerLM
+from course_lib.pretraining import Trainer, bits_per_byte, evaluate, shakespeare_model
 
 FIGURE = Path(__file__).with_suffix(".png")
 N_MEASURED = 10  # times during training

@@ -7,8 +7,7 @@ the last tenth to test on.
 
 import numpy as np
 
-from course_lib import shakespeare
-from course_lib.data import TokenArray
+from course_lib.corpora import TokenArray, shakespeare
 
 N_CHARACTERS = 1_115_394
 

@@ -13,8 +13,8 @@ import torch
 from killed_runs import Run, kill_at_random
 from small_corpus import write_small_corpus
 
-from course_lib.pretraining import PretrainingConfig, checkpoints, read_history
-from course_lib.transformer import TransformerConfig
+from course_lib.architecture import TransformerConfig
+from course_lib.pretraining import PretrainingConfig, list_checkpoints, read_history
 
 N_KILLS, MOST_STEPS = 20, 20
 MODEL = TransformerConfig(
@@ -25,7 +25,7 @@ CONFIG = PretrainingConfig(n_steps=400, batch_size=8, warmup=10, checkpoint_ever
 
 def result(run: Run) -> tuple[bytes, bytes, list[float]]:
     """Return the final weights, the optimizers' final state, and the loss of every step."""
-    last = checkpoints(run.folder)[-1]
+    last = list_checkpoints(run.folder)[-1]
     losses = [report.loss for report in read_history(last)]
     return *((last / f"{kind}.safetensors").read_bytes() for kind in ("model", "optimizer")), losses
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.data import TokenShards
+from course_lib.corpora import TokenShards
 
 D_MODEL, N_HEADS, N_LAYERS, CONTEXT_LENGTH = 128, 4, 4, 64
 N_STEPS, WARMUP, BATCH_SIZE = 2000, 100, 12

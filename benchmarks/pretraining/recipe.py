@@ -1,10 +1,10 @@
 """Our side: a model of one layer that looks pairs and triples of characters up, and Muon, all from course_lib."""
 
-from course_lib.data import TokenShards
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.architecture.ngrams import NgramEmbedding
+from course_lib.corpora import TokenShards
 from course_lib.devices import seed_everything
-from course_lib.ngrams import NgramEmbedding
 from course_lib.pretraining import PretrainingConfig, Trainer
-from course_lib.transformer import TransformerConfig, TransformerLM
 
 N_STEPS = 200
 N_ROWS = 4096  # for the pairs, and as many for the triples

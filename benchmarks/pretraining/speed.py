@@ -16,11 +16,10 @@ import recipe
 import torch
 from characters import split
 
-from course_lib import optim
-from course_lib.accounting import step_flops
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.architecture.accounting import step_flops
 from course_lib.devices import matmul_peak, pick_dtype
-from course_lib.pretraining import evaluate
-from course_lib.transformer import TransformerConfig, TransformerLM
+from course_lib.pretraining import evaluate, optim
 
 N_SEEDS, N_ROUNDS = 5, 400
 

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import torch
 
-from course_lib import shakespeare_model
-from course_lib.accounting import step_flops
-from course_lib.pretraining import Trainer
-from course_lib.transformer import TransformerLM
+from course_lib.architecture import TransformerLM
+from course_lib.architecture.accounting import step_flops
+from course_lib.pretraining import Trainer, shakespeare_model
 
 WIDTHS = 16, 32, 64, 128, 192, 384, 768
 N_STEPS, WARM = 30, 5

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from traitlets import Bytes, Dict, Int, List, Tuple, Unicode, observe, validate
 
-from course_lib.interpret import Capture, capture_attention
+from course_lib.architecture import TransformerLM
+from course_lib.inference.interpret import Capture, capture_attention
 from course_lib.plots import attention_ramp
-from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerLM
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.attention_picture import attention_picture
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 

@@ -1,7 +1,7 @@
 """AttentionStepper: one small attention, number by number: scores, scale, mask, softmax, weighted sum.
 
 The arithmetic that is shown runs in the browser, so that an edited number moves everything downstream at once and without
-a kernel; what Python reads back is computed by `course_lib.attention`. The tests hold the two equal.
+a kernel; what Python reads back is computed by `course_lib.architecture.attention`. The tests hold the two equal.
 """
 
 from base64 import b64encode
@@ -12,7 +12,7 @@ from anywidget import AnyWidget
 from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Unicode, validate
 
-from course_lib.attention import causal_mask, scaled_dot_product_attention
+from course_lib.architecture.attention import causal_mask, scaled_dot_product_attention
 from course_lib.plots import attention_ramp, chip
 from course_lib.widgets.attention_stepper_picture import stepper_picture
 from course_lib.widgets.base import module, style_sheet

@@ -7,7 +7,7 @@ to compile and nothing to fetch.
 from pathlib import Path
 
 from course_lib.plots import chip, css_variables
-from course_lib.tokenizer import Tokenizer
+from course_lib.tokenization import Tokenizer
 
 __all__ = ["encode_text", "module", "style_sheet", "token_of"]
 

@@ -8,11 +8,12 @@ import torch
 from anywidget import AnyWidget
 from traitlets import Dict
 
-from course_lib.accounting import cache_bytes, forward_flops, weight_bytes
-from course_lib.attention import KVCache
-from course_lib.generation import Sampling, tokenless_ids
-from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerLM
+from course_lib.architecture import TransformerLM
+from course_lib.architecture.accounting import cache_bytes, forward_flops, weight_bytes
+from course_lib.architecture.attention import KVCache
+from course_lib.inference import Sampling
+from course_lib.inference.generation import tokenless_ids
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.cache_view_picture import cache_picture
 

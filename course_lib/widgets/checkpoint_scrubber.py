@@ -10,11 +10,11 @@ from anywidget import AnyWidget
 from torch.nn import functional as F
 from traitlets import Bytes, Dict, Int, List, Unicode, observe, validate
 
-from course_lib.interpret import Capture, capture_attention, induction_scores
+from course_lib.inference.interpret import Capture, capture_attention, induction_scores
 from course_lib.plots import attention_ramp
 from course_lib.pretraining import load_model, read_history
-from course_lib.tokenizer import Tokenizer
-from course_lib.training_checkpoints import read_state
+from course_lib.pretraining.checkpoints import read_state
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.attention_explorer import pool_maps, send_map
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.scrubber_picture import scrubber_picture
@@ -26,7 +26,7 @@ MAX_TOKENS = 128
 
 
 class CheckpointScrubber(AnyWidget):
-    """Move through `checkpoints`, as `pretraining.checkpoints(folder)` lists them, and see what each model does.
+    """Move through `checkpoints`, as `pretraining.list_checkpoints(folder)` lists them, and see what each model does.
 
     Of the checkpoint looked at, the widget shows the loss on every token of `text` (1 to 128 tokens, else ValueError), the
     attention maps of all heads on it, and what the model writes after `prompt`, always with the same seed. Over all steps
@@ -34,7 +34,7 @@ class CheckpointScrubber(AnyWidget):
     form. What was chosen can be read back: `at` (index of the checkpoint), `layer`, `head`. It begins with the last
     checkpoint and its strongest induction head.
 
-        scrubber = CheckpointScrubber(checkpoints("runs/shakespeare"), tokenizer, "To be, or not to be, that is")
+        scrubber = CheckpointScrubber(list_checkpoints("runs/shakespeare"), tokenizer, "To be, or not to be, that is")
         scrubber.at = 0
     """
 

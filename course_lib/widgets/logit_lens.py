@@ -10,9 +10,9 @@ import torch
 from anywidget import AnyWidget
 from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 
-from course_lib.interpret import logit_lens
-from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerLM
+from course_lib.architecture import TransformerLM
+from course_lib.inference.interpret import logit_lens
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.logit_lens_picture import lens_picture
 

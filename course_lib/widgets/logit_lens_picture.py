@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from course_lib.interpret import Lens
+from course_lib.inference.interpret import Lens
 from course_lib.plots import PALETTE
 
 __all__ = ["lens_picture"]

@@ -5,8 +5,8 @@ from io import BytesIO
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from course_lib.parallelism import Timeline
 from course_lib.plots import PALETTE
+from course_lib.pretraining.parallelism import Timeline
 
 __all__ = ["timeline_picture"]
 

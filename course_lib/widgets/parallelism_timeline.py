@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 
-from course_lib.parallelism import (
+from course_lib.pretraining.parallelism import (
     Job,
     Link,
     Timeline,
@@ -34,7 +34,7 @@ class ParallelismTimeline(SettingsWidget):
 
     `scheme` is one of "data", "overlap", "tensor", "gpipe", "1f1b", "interleaved" and "expert"; `link` gigabytes a second;
     `imbalance` the load of the busiest expert over the mean. All can be moved in the widget and by `set`; `timeline` is what
-    `course_lib.parallelism` makes of them.
+    `course_lib.pretraining.parallelism` makes of them.
 
         view = ParallelismTimeline("1f1b", n_devices=4)
         view.set(n_microbatches=16)

@@ -13,9 +13,10 @@ from anywidget import AnyWidget
 from torch import Tensor
 from traitlets import Dict, Float, Int, Unicode, observe, validate
 
-from course_lib.generation import Sampling, tokenless_ids
-from course_lib.tokenizer import Tokenizer
-from course_lib.transformer import TransformerLM
+from course_lib.architecture import TransformerLM
+from course_lib.inference import Sampling
+from course_lib.inference.generation import tokenless_ids
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.sampling_picture import sampling_picture
 from course_lib.widgets.sampling_tree import FILTERS, Node, cut_by

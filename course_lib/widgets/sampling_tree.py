@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from course_lib.generation import Sampling
+from course_lib.inference import Sampling
 
 __all__ = ["FILTERS", "Branch", "Node", "cut_by"]
 

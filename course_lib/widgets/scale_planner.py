@@ -3,7 +3,7 @@
 from base64 import b64encode
 from dataclasses import asdict, fields
 
-from course_lib.scaling import GPUS, PUBLISHED, REPLICATION, Plan, Run, plan
+from course_lib.pretraining.scaling import GPUS, PUBLISHED, REPLICATION, Plan, Run, plan
 from course_lib.widgets.base import module, style_sheet
 from course_lib.widgets.scale_planner_picture import planner_picture
 from course_lib.widgets.settings import SettingsWidget
@@ -20,8 +20,8 @@ _FIELDS = [field.name for field in fields(Run)]
 class ScalePlanner(SettingsWidget):
     """Plan a training run; it begins as one of the `examples`: a first model, Llama 3 405B and DeepSeek-V3.
 
-    The settings are the fields of `course_lib.scaling.Run`, and `example`, whose published figures stand beside the plan. All
-    can be moved in the widget and by `set`; `run` and `plan` are what is shown.
+    The settings are the fields of `course_lib.pretraining.scaling.Run`, and `example`, whose published figures stand beside
+    the plan. All can be moved in the widget and by `set`; `run` and `plan` are what is shown.
 
         planner = ScalePlanner("Llama 3 405B")
         planner.set(n_gpus=1024)

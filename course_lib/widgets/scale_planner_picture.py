@@ -5,7 +5,7 @@ from io import BytesIO
 from matplotlib.figure import Figure
 
 from course_lib.plots import PALETTE
-from course_lib.scaling import Run
+from course_lib.pretraining.scaling import Run
 
 __all__ = ["planner_picture"]
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from anywidget import AnyWidget
 from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 
-from course_lib.tokenizer import Tokenizer
-from course_lib.tokenizer_sentencepiece import SentencePieceTokenizer
+from course_lib.tokenization import Tokenizer
+from course_lib.tokenization.sentencepiece import SentencePieceTokenizer
 from course_lib.widgets.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.tokenizer_view_picture import tokens_picture
 

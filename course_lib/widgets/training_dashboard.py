@@ -17,9 +17,9 @@ from IPython.display import display
 from traitlets import Bytes, Dict, List, Unicode
 
 from course_lib.devices import single_thread
-from course_lib.generation import Sampling, stream_text
+from course_lib.inference import Sampling, stream_text
 from course_lib.pretraining import Trainer
-from course_lib.tokenizer import Tokenizer
+from course_lib.tokenization import Tokenizer
 from course_lib.widgets.base import module, style_sheet
 from course_lib.widgets.training_picture import training_picture
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib import pretrained
+from course_lib import checkpoints
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["WHAT_IF"]
@@ -41,7 +41,7 @@ def _once_per_mask(model: Callable) -> Callable:
 
 @functools.cache
 def _real_model() -> dict[str, object]:
-    model, tokenizer = pretrained.load("smollm2-135m-instruct")
+    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
     device = model.embedding.weight.device
     return {"model": _once_per_mask(model), "tokenizer": tokenizer, "device": device}
 

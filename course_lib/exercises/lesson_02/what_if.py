@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from course_lib import pretrained
+from course_lib import checkpoints
+from course_lib.architecture import TransformerLM
 from course_lib.exercises.registry import Exercise, Mistake
-from course_lib.transformer import TransformerLM
 
 __all__ = ["WHAT_IF"]
 
@@ -23,7 +23,7 @@ the network keeps all of its vectors and chooses, at every step, which of them t
 
 @functools.cache
 def _real_model() -> tuple[TransformerLM, Tensor]:
-    model, tokenizer = pretrained.load("smollm2-135m-instruct")
+    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
     return model, torch.tensor([tokenizer.encode(_TEXT)], device=model.embedding.weight.device)
 
 

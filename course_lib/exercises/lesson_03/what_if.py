@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from course_lib import pretrained
+from course_lib import checkpoints
+from course_lib.architecture import TransformerLM
 from course_lib.exercises.registry import Exercise, Mistake
-from course_lib.transformer import TransformerLM
 
 __all__ = ["WHAT_IF", "bits_without"]
 
@@ -21,7 +21,7 @@ the network keeps all of its vectors and chooses, at every step, which of them t
 
 @functools.cache
 def _real_model() -> dict[str, object]:
-    model, tokenizer = pretrained.load("smollm2-135m-instruct")
+    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
     return {"model": _Remembering(model), "tokenizer": tokenizer, "device": model.embedding.weight.device}
 
 

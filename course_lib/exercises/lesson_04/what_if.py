@@ -12,9 +12,9 @@ __all__ = ["WHAT_IF", "bits_a_character"]
 @torch.inference_mode()
 def bits_a_character(times: int) -> float:
     """Return the loss on the passages that the text holds `times` times: character by character, in plain numbers."""
-    from course_lib.memorisation import (
-        planted_model,
-    )  # its optimizers take most of a second to import: not in lesson 01
+    from course_lib.pretraining.memorisation import (
+        planted_model,  # its optimizers take most of a second to import: not in lesson 01
+    )
 
     planted = planted_model()
     ids = planted.passages[times]
@@ -29,7 +29,7 @@ def _saved_by_16() -> float:
 
 
 _EXPERIMENT = """\
-from course_lib.memorisation import planted_model
+from course_lib.pretraining.memorisation import planted_model
 
 planted = planted_model()  # a small character model, trained in some seconds on text with passages planted in it
 """

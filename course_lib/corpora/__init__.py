@@ -1,0 +1,13 @@
+"""Where training text comes from, and what is done to it: lesson 04.
+
+Read in this order:
+
+- `shakespeare`: the course's own corpus, and what is held out of it
+- `readers`: texts from files and hubs, quality rules, near duplicates
+- `shards`: token files on disk, and the batches that training draws from them
+"""
+
+from course_lib.corpora.readers import near_duplicates, quality_failures
+from course_lib.corpora.shards import Batches, TokenArray, TokenShards, write_shards
+
+__all__ = ["Batches", "TokenArray", "TokenShards", "near_duplicates", "quality_failures", "write_shards"]

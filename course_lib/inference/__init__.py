@@ -1,0 +1,12 @@
+"""A model at work: writing, and a look inside while it does: lessons 01 to 03.
+
+Read in this order:
+
+- `generation`: sampling, the loop that writes token after token, replies as streams of text (03)
+- `fused_step`: the fast path of that loop (03)
+- `interpret`: attention maps, heads switched off, the logit lens (01 to 03)
+"""
+
+from course_lib.inference.generation import Sampling, generate, stream_reply, stream_text, translate
+
+__all__ = ["Sampling", "generate", "stream_reply", "stream_text", "translate"]

@@ -1,0 +1,103 @@
+"""One token through a Llama with as few operations as PyTorch can do it in: the fused path of generation.
+
+A decoding step reads every weight once and computes next to nothing, so it should take as long as the reading. In
+`TransformerLM` it takes half as long again: each of some 330 calls of a module and 900 small operations finds the caches
+swept by the weights that streamed through since the last one, and costs about 10 µs instead of 1 (benchmarks/README.md).
+Here the step is written out in one loop without modules and in buffers taken once. The values are the same; a test holds
+both paths equal.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.architecture.attention import KVCache, MultiHeadAttention, rotary_angles
+from course_lib.architecture.transformer import Block, FeedForward, Residual, RMSNorm
+
+__all__ = ["FusedStep"]
+
+_LLAMA = {
+    "positions": "rope", "norm": "rmsnorm", "norm_position": "pre", "feed_forward": "swiglu", "bias": False,
+    "qk_norm": None, "window": None, "scaled_embeddings": False, "embedding_norm": False, "dropout": 0.0,
+}  # fmt: skip
+_MODULES = {
+    TransformerLM, Block, Residual, RMSNorm, MultiHeadAttention, FeedForward,
+    nn.Embedding, nn.Linear, nn.ModuleList, nn.Identity, nn.Dropout,
+}  # fmt: skip
+
+
+class FusedStep:
+    """Continue one sequence token by token, on `cache` as `TransformerLM.new_cache(1, …)` makes it; gradients are off.
+
+    Matrices are read where they lie, the weights of norms copied: make a new step after changing any.
+    """
+
+    def __init__(self, model: TransformerLM, cache: list[KVCache]):
+        config, shape, like = model.config, model.blocks[0].attention, model.embedding.weight
+        options = {"device": like.device, "dtype": like.dtype}
+        n_heads, n_kv_heads, d_head = shape.n_heads, shape.n_kv_heads, shape.d_head
+        self.model, self.cache, self.n_turned = model, cache, n_heads + n_kv_heads
+        self.layers = [(*_weights(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
+        self.final_norm = _norm_weight(model.final_norm)
+        positions = torch.arange(cache[0].keys.shape[2], device=like.device)
+        self.cos, self.sin = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
+        # x · x + d_model · ε, which RMSNorm divides by, is one product if √(d_model · ε) stands behind x
+        self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
+        self.normal = torch.empty(config.d_model, **options)
+        # queries, keys and values lie as (head, half, d_head / 2); values turn too, by an angle of 0: one operation for all
+        halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
+        self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
+        self.cosines, self.sines = torch.ones(halves, **options), torch.zeros(halves, **options)
+        self.up = torch.empty(2 * config.d_ff, **options)
+        heads = self.turned.view(1, -1, d_head)
+        self.queries = heads[:, :n_heads].view(1, n_kv_heads, -1, d_head)  # those that share a key are its queries
+        self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
+
+    @staticmethod
+    def fits(model: TransformerLM) -> bool:
+        """Return whether `model` is a Llama in float32 of the library's own modules, with no hook that wants to be called."""
+        config: TransformerConfig = model.config
+        return (
+            all(getattr(config, field) == choice for field, choice in _LLAMA.items())
+            and model.embedding.weight.dtype == torch.float32
+            and all(type(part) in _MODULES for part in model.modules())
+            and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+        )
+
+    @torch.inference_mode()
+    def __call__(self, token: int) -> Tensor:
+        """Add `token` to the cache and return the normalised residual stream (d_model,) at its position.
+
+        It lies in a buffer that the next call overwrites.
+        """
+        start, n_turned = self.cache[0].length, self.n_turned
+        self.cosines[:n_turned] = self.cos[start]
+        self.sines[:n_turned, 0], self.sines[:n_turned, 1] = -self.sin[start], self.sin[start]
+        heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
+        stream, normal, qkv, up = self.stream, self.normal, heads.view(-1), self.up
+        gate, value = up.chunk(2)
+        x = stream[:-1].copy_(self.model.embedding.weight[token])
+
+        def normalise(weight: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
+            return torch.mul(x, weight, out=normal).mul_(torch.dot(stream, stream).rsqrt_())
+
+        for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
+            torch.mv(to_qkv, normalise(norm), out=qkv)
+            torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
+            x.addmv_(output, F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).view(-1))
+            torch.mv(to_up, normalise(ff_norm), out=up)
+            x.addmv_(down, F.silu(gate, inplace=True).mul_(value))
+        return normalise(self.final_norm)
+
+
+def _weights(block: Block) -> tuple[Tensor, ...]:
+    attention, feed_forward = block.attention, block.feed_forward
+    return (
+        _norm_weight(block.attention_residual.input_norm), attention.qkv.weight, attention.output.weight,
+        _norm_weight(block.feed_forward_residual.input_norm), feed_forward.up.weight, feed_forward.down.weight,
+    )  # fmt: skip
+
+
+def _norm_weight(norm: RMSNorm) -> Tensor:
+    return norm.weight.detach() * len(norm.weight) ** 0.5  # with the √d_model of the mean square

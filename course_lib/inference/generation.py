@@ -1,0 +1,194 @@
+"""Text from a language model: choose the next token, append it, repeat."""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.architecture import EncoderDecoder, TransformerLM
+from course_lib.inference.fused_step import FusedStep
+from course_lib.tokenization import Tokenizer
+from course_lib.tokenization.chat_template import render
+
+__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "tokenless_ids", "translate"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 is greedy: always the likeliest token.
+
+    The filters leave out unlikely tokens, in this order: all but the `top_k` likeliest (of equals at the limit any, where
+    `transformers` keeps all); all beyond the smallest set whose probability reaches `top_p` (nucleus sampling, arXiv
+    1904.09751); all less likely than `min_p` times the likeliest (arXiv 2407.01082).
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        for name in ("top_p", "min_p"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], not {share}")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the distribution (…, vocab) that `logits` (…, vocab) are drawn from, in float32."""
+        if self.temperature == 0:
+            return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        temperature = max(self.temperature, torch.finfo(torch.float32).tiny)  # else 0 / 0 where float32 cannot hold it
+        scores = (logits.float() - logits.float().amax(dim=-1, keepdim=True)) / temperature  # at most 0: none overflows
+        if self.top_k is not None:
+            likeliest = scores.topk(min(self.top_k, scores.shape[-1]))
+            scores = torch.full_like(scores, -torch.inf).scatter(-1, likeliest.indices, likeliest.values)
+        if self.top_p is not None and self.top_p < 1:  # rounded sums of probabilities may reach 1 before the last one
+            likeliest = scores.softmax(dim=-1).sort(dim=-1, descending=True)
+            before = likeliest.values.cumsum(dim=-1) - likeliest.values  # the probability of all that are likelier
+            beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, likeliest.indices, before >= self.top_p)
+            scores = scores.masked_fill(beyond, -torch.inf)
+        if self.min_p is not None:
+            floor = scores.softmax(dim=-1).amax(dim=-1, keepdim=True) * self.min_p
+            scores = scores.masked_fill(scores.softmax(dim=-1) < floor, -torch.inf)
+        return scores.softmax(dim=-1)
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
+        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        return int(torch.multinomial(self.probabilities(logits).cpu(), 1, generator=generator))
+
+
+@torch.inference_mode()
+def generate(
+    model: TransformerLM,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling = Sampling(),
+    *,
+    stop_ids: frozenset[int] = frozenset(),
+    banned_ids: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+    cached: bool = True,
+) -> Iterator[int]:
+    """Yield the tokens that follow `ids`, each as soon as it is drawn; a stop id ends the text and is not yielded.
+    One of `banned_ids` is never drawn.
+
+    With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
+    computes all of them again, to the same result. Ends early where the model's context ends. ValueError for a prompt that is
+    empty or longer than the context, or a negative `max_new_tokens`, comes when the first token is asked for.
+    """
+    context = model.config.context_length
+    if not 0 < len(ids) <= context:
+        raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+    device = model.embedding.weight.device
+    banned = torch.tensor(banned_ids, dtype=torch.long, device=device)
+    sequence = list(ids)
+    end = min(len(sequence) + max_new_tokens, context)
+    cache = model.new_cache(1, end) if cached else None
+    fused = FusedStep(model, cache) if cached and FusedStep.fits(model) else None
+    new = sequence
+    while len(sequence) < end:
+        if fused is not None and len(new) == 1:
+            stream = fused(new[0])
+        else:
+            stream = model.residual(torch.tensor([new], device=device), cache)[0, -1]
+        token = sampling.draw(model.unembed(stream).index_fill_(-1, banned, -torch.inf), generator)
+        if token in stop_ids:
+            return
+        yield token
+        sequence.append(token)
+        new = [token] if cached else sequence
+
+
+def tokenless_ids(model: TransformerLM, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids for which `model` has a row and `tokenizer` no token: many models are a round number of rows wide."""
+    ids = {*tokenizer.vocab.values(), *tokenizer.special_tokens.values()}
+    return [i for i in range(model.config.vocab_size) if i not in ids]
+
+
+def stream_text(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int = 100,
+    sampling: Sampling = Sampling(),
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole.
+
+    The model sees the prompt after the tokens that began every text in its training, see `Tokenizer.encode_prompt`.
+    """
+    ids = tokenizer.encode_prompt(prompt)
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+
+
+def _stream(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    limits = {"stop_ids": tokenizer.end_ids, "banned_ids": tokenless_ids(model, tokenizer)}
+    for token in generate(model, ids, max_new_tokens, sampling, **limits, generator=generator):
+        if text := decoder.decode(tokenizer.decode_bytes([token])):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, str]]) -> str:
+    """Return the text in which the model was trained to see a chat, up to where its next reply begins.
+
+    Each message has a `role` ("system", "user", "assistant") and a `content`. The template is the checkpoint's own and writes
+    all special tokens out, the first one too: give the text to `encode`. The text equals what `apply_chat_template` of
+    `transformers` makes. Raises ValueError if there is no template or no message, or if the template refuses the messages, as
+    some do two of one role in a row.
+    """
+    if tokenizer.chat_template is None:
+        raise ValueError("this tokenizer has no chat template: its model was not trained to chat; use stream_text")
+    if not messages:
+        raise ValueError("the chat is empty: give at least one message")
+    return render(tokenizer.chat_template, messages, tokenizer.named_tokens)
+
+
+def stream_reply(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    messages: Sequence[dict[str, str]],
+    max_new_tokens: int = 200,
+    sampling: Sampling = Sampling(),
+    *,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """Yield the model's next reply in the chat `messages`, piece by piece; see `chat_prompt` and `stream_text`."""
+    ids = tokenizer.encode(chat_prompt(tokenizer, messages))
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+
+
+@torch.inference_mode()
+def translate(
+    model: EncoderDecoder, source: Tensor, source_mask: Tensor | None, start_id: int, max_new_tokens: int
+) -> Tensor:
+    """Return the tokens (batch, max_new_tokens) that the decoder writes for each of `source` (batch, position), greedily.
+
+    The memory is computed once and the past is cached. Every row gets `max_new_tokens`; what follows its stop token means
+    nothing.
+    """
+    memory, cache = model.encode(source, source_mask), model.decoder.new_cache(len(source), max_new_tokens)
+    written = [torch.full((len(source), 1), start_id, device=source.device)]
+    for _ in range(max_new_tokens):
+        written.append(model.decode(written[-1], memory, cache)[:, -1:].argmax(dim=-1))
+    return torch.cat(written[1:], dim=1)

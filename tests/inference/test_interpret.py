@@ -1,0 +1,107 @@
+"""Attention maps and switched-off heads, against the model's own layers."""
+
+import pytest
+import torch
+
+from course_lib.architecture import EncoderDecoder, TransformerConfig, TransformerLM
+from course_lib.architecture.attention import padding_mask
+from course_lib.devices import seed_everything
+from course_lib.inference.interpret import (
+    capture_attention,
+    capture_cross_attention,
+    heads_off,
+    largest_tensor,
+    value_norms,
+)
+
+CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=40, context_length=16)
+
+
+@pytest.fixture
+def model():
+    seed_everything(0)
+    model = TransformerLM(CONFIG).eval()
+    for block in model.blocks:
+        block.attention.qkv.weight.data.mul_(30)  # freshly initialised heads attend evenly; make them choose
+    return model
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(50, (9,), generator=torch.Generator().manual_seed(1))
+
+
+def test_maps_are_the_weights_that_the_layers_use(model, ids):
+    inputs = []
+    hook = model.blocks[1].attention.register_forward_pre_hook(
+        lambda _m, args, kw: inputs.append((args, kw)), with_kwargs=True
+    )
+    logits = model(ids[None])[0]
+    hook.remove()
+    args, kwargs = inputs[0]
+    _, weights = model.blocks[1].attention(*args, **kwargs, return_weights=True)
+    capture = capture_attention(model, ids)
+    assert capture.maps.shape == (3, 6, 9, 9)
+    torch.testing.assert_close(capture.maps[1].float() / 255, weights[0], atol=0.5 / 255 + 1e-5, rtol=0)
+    torch.testing.assert_close(capture.weights(1, 2), capture.maps[1, 2] / 255)
+    torch.testing.assert_close(capture.logits, logits)
+
+
+def test_the_model_is_as_before(model, ids):
+    before = model(ids[None])
+    seen = []
+    capture_attention(model, ids, off=[(0, 1)], on_layer=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(model(ids[None]), before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_hooks_are_gone_after_an_error(model):
+    with pytest.raises(IndexError):
+        capture_attention(model, torch.tensor([50]), off=[(0, 1)])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_switching_heads_off_equals_zero_columns_in_the_output_projection(model, ids):
+    with heads_off(model, [(0, 1), (2, 5), (2, 0)]):
+        switched = model(ids[None])
+    assert not torch.allclose(switched, model(ids[None]))
+    for layer, head in [(0, 1), (2, 5), (2, 0)]:
+        model.blocks[layer].attention.output.weight.data[:, head * 4 : head * 4 + 4] = 0
+    torch.testing.assert_close(switched, model(ids[None]))
+
+
+def test_unknown_head_is_named(model, ids):
+    with pytest.raises(ValueError, match="no head 6 in layer 0"):
+        capture_attention(model, ids, off=[(0, 6)])
+
+
+def test_value_norms_are_the_lengths_of_the_projected_values(model, ids):
+    inputs = []
+    hook = model.blocks[2].attention.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
+    model(ids[None])
+    hook.remove()
+    values = inputs[0] @ model.blocks[2].attention.qkv.weight[-8:].T  # two key/value heads of four numbers stand last
+    norms = value_norms(model, ids)
+    assert norms.shape == (3, 2, 9)
+    torch.testing.assert_close(norms[2], values[0].unflatten(-1, (2, 4)).norm(dim=-1).T)
+
+
+def test_largest_tensor_counts_bytes():
+    assert largest_tensor(lambda: torch.ones(3, 5) @ torch.ones(5, 7, dtype=torch.float32)) == 4 * 5 * 7
+    assert largest_tensor(lambda: None) == 0
+
+
+@torch.no_grad()
+def test_cross_attention_is_shown_as_it_is_and_leaves_no_trace():
+    config = TransformerConfig(vocab_size=20, d_model=24, n_layers=2, n_heads=4, d_ff=32, context_length=16)
+    torch.manual_seed(0)
+    model = EncoderDecoder(config).eval()
+    source, target = torch.randint(20, (3, 7)), torch.randint(20, (3, 5))
+    mask = padding_mask(torch.tensor([7, 4, 6]), 7)
+    before = model(source, target, mask)
+    maps = capture_cross_attention(model, source, target, mask)
+    assert maps.shape == (2, 3, 4, 5, 7)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, 3, 4, 5))
+    assert (maps[:, 1, :, :, 4:] == 0).all()
+    assert torch.equal(model(source, target, mask), before)
