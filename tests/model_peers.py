@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 import transformers
 
+from course_lib.tokenization import save_tokenizer
+
 SMALL = {
     "vocab_size": 60,
     "hidden_size": 32,
@@ -75,7 +77,7 @@ def randomised(model: transformers.PreTrainedModel) -> transformers.PreTrainedMo
 def save(model: transformers.PreTrainedModel, smollm2, folder: Path, **options) -> Path:
     """Save a model as its family does, beside the tokenizer of `smollm2`."""
     model.save_pretrained(folder, **options)
-    smollm2[1].save(folder)
+    save_tokenizer(smollm2[1], folder)
     return folder
 
 

@@ -13,7 +13,7 @@ import tokenizers
 from texts import shakespeares_text
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN3 = LLAMA3.replace("{1,3}", "")
@@ -187,4 +187,4 @@ PEERS = {
 def loaded(peer: tokenizers.Tokenizer, folder: Path) -> Tokenizer:
     """Save the peer into `folder`, and load it from there."""
     peer.save(str(folder / "tokenizer.json"))
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)

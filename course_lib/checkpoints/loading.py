@@ -26,7 +26,7 @@ from course_lib.architecture import TransformerConfig, TransformerEncoder, Trans
 from course_lib.checkpoints.folders import read_folder, rename
 from course_lib.checkpoints.model_types import DECODERS, ENCODERS, Names
 from course_lib.devices import pick_device, pick_dtype
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer
 
 __all__ = ["MODELS", "convert", "load", "load_encoder"]
 
@@ -61,7 +61,7 @@ def load(
     else:
         folder = _find(source, MODELS, ("config.json", "tokenizer.json"))
         config, weights = read_folder(folder, DECODERS, dtype)
-    return _build(TransformerLM, config, weights, device, dtype), Tokenizer.load(folder)
+    return _build(TransformerLM, config, weights, device, dtype), load_tokenizer(folder)
 
 
 def load_encoder(
@@ -192,7 +192,7 @@ def _convert_gguf(source: Path, stage: Path) -> Path:
 
         _save(rename(stored, read, _GGUF_NAMES, config.n_layers), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=2))
-    _gguf_tokenizer(fields).save(folder)
+    save_tokenizer(_gguf_tokenizer(fields), folder)
     files = [folder / name for name in _CONVERTED]
     manifest = {"size": sum(file.stat().st_size for file in files), "sha256": assets.folder_digest(files)}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2))

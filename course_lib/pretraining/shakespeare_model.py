@@ -17,7 +17,7 @@ from course_lib.corpora import TokenShards, shakespeare, write_shards
 from course_lib.devices import pick_device, seed_everything
 from course_lib.pretraining.config import PretrainingConfig
 from course_lib.pretraining.trainer import Trainer
-from course_lib.tokenization import Tokenizer, train_bpe
+from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer, train_bpe
 
 __all__ = ["MODEL", "TRAINING", "pretrained", "trainer"]
 
@@ -38,9 +38,9 @@ def trainer() -> tuple[Trainer, Tokenizer]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not (folder / "tokenizer").exists():
-            train_bpe((work.text for work in training), MODEL.vocab_size).save(folder / ".tokenizer")
+            save_tokenizer(train_bpe((work.text for work in training), MODEL.vocab_size), folder / ".tokenizer")
             (folder / ".tokenizer").rename(folder / "tokenizer")  # whole, or not there
-        tokenizer = Tokenizer.load(folder / "tokenizer")
+        tokenizer = load_tokenizer(folder / "tokenizer")
         shards = [_shards(folder / name, works, tokenizer) for name, works in (("train", training), ("test", held_out))]
     seed_everything(0)
     model = TransformerLM(MODEL).to(pick_device())

@@ -10,6 +10,7 @@ Read in this order:
 """
 
 from course_lib.tokenization.bpe import Tokenizer
+from course_lib.tokenization.files import load_tokenizer, save_tokenizer
 from course_lib.tokenization.training import train_bpe
 
-__all__ = ["Tokenizer", "train_bpe"]
+__all__ = ["Tokenizer", "load_tokenizer", "save_tokenizer", "train_bpe"]

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 from operator import index
-from pathlib import Path
 
 import regex
 
@@ -297,27 +296,6 @@ class Tokenizer:
         return token.translate(_BYTE_OF_CHARACTER).encode("latin-1")
 
     # ---------------------------------------------------------------- files
-
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` reads too, and `tokenizer_config.json`.
-
-        That has room for one end token; where there are more, their ids go into `generation_config.json`.
-        """
-        from course_lib.tokenization import files as tokenizer_files  # only now: it imports this module
-
-        tokenizer_files.save(self, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Read what `save`, or `save_pretrained` of `transformers`, wrote into `folder`.
-
-        That is `tokenizer.json` and, where they are there, `tokenizer_config.json` (named tokens, chat template),
-        `chat_template.jinja`, and `generation_config.json`, whose end tokens are added. Raises ValueError that names whatever
-        in `tokenizer.json` would be read differently here.
-        """
-        from course_lib.tokenization import files as tokenizer_files  # only now: it imports this module
-
-        return tokenizer_files.load(folder)
 
     # ---------------------------------------------------------------- what would go wrong later
 

@@ -13,7 +13,7 @@ import regex
 from course_lib.tokenization.bpe import BYTE_ALPHABET, GPT2_WORDS, Tokenizer
 from course_lib.tokenization.sentencepiece import SPACE, SentencePieceTokenizer
 
-__all__ = ["load", "save"]
+__all__ = ["load_tokenizer", "save_tokenizer"]
 
 _NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 _NAMES = tuple(
@@ -43,8 +43,13 @@ class _Unsupported(Exception):
 # ---------------------------------------------------------------- reading
 
 
-def load(folder: Path) -> Tokenizer:
-    """See `Tokenizer.load`."""
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read what `save_tokenizer`, or `save_pretrained` of `transformers`, wrote into `folder`.
+
+    That is `tokenizer.json` and, where they are there, `tokenizer_config.json` (named tokens, chat template),
+    `chat_template.jinja`, and `generation_config.json`, whose end tokens are added. Raises ValueError that names whatever
+    in `tokenizer.json` would be read differently here.
+    """
     path = folder / "tokenizer.json"
     spec = json.loads(path.read_bytes())
     try:
@@ -219,8 +224,11 @@ def _check_model(model: dict, kind: type[Tokenizer]) -> None:
 # ---------------------------------------------------------------- writing
 
 
-def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """See `Tokenizer.save`."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` reads too, and `tokenizer_config.json` into `folder`.
+
+    That has room for one end token; where there are more, their ids go into `generation_config.json`.
+    """
     special = sorted(tokenizer.special_tokens.items(), key=lambda token_and_id: token_and_id[1])
     spec = {
         "version": "1.0",

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Tokenizer
 
 from course_lib import assets
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer
 
 BYTES_WITHOUT_TOKEN = (
     b"\x04\x06\x13\x14\x16\x1d\xf1\xf2"  # what SmolLM2's vocabulary lacks of the bytes that UTF-8 uses
@@ -74,7 +74,7 @@ def gpt2_peer(shakespeare) -> tokenizers.Tokenizer:
 def gpt2_tokenizer(gpt2_peer, tmp_path_factory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("gpt2")
     gpt2_peer.save(str(folder / "tokenizer.json"))
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="session", params=["smollm2", "gpt2"])
@@ -216,7 +216,7 @@ def test_a_lone_surrogate_is_named(smollm2_tokenizer, text, place):
 def saved(pair, tmp_path_factory):
     """A folder that a tokenizer was saved to, and the tokenizer."""
     folder = tmp_path_factory.mktemp("saved") / "new folder"
-    pair[0].save(folder)
+    save_tokenizer(pair[0], folder)
     return folder, pair[0]
 
 
@@ -231,7 +231,7 @@ def test_the_library_reads_what_is_saved(saved):
 
 def test_a_saved_tokenizer_loads_the_same(saved):
     folder, ours = saved
-    loaded = Tokenizer.load(folder)
+    loaded = load_tokenizer(folder)
     for name in ("vocab", "merges", "special_tokens", "split_digits", "chat_template", "end_ids", "vocab_size"):
         assert getattr(loaded, name) == getattr(ours, name), name
     for text in HARD_TEXTS.values():
@@ -244,7 +244,7 @@ def test_what_transformers_saves_loads(gpt2_tokenizer, tmp_path):
     )
     peer.add_tokens(["<new>"])
     peer.save_pretrained(tmp_path)
-    ours = Tokenizer.load(tmp_path)
+    ours = load_tokenizer(tmp_path)
     assert ours.chat_template == "{{ messages[0] }}"
     assert ours.end_ids == {peer.eos_token_id}
     assert ours.vocab_size == len(peer) == gpt2_tokenizer.vocab_size + 1
@@ -265,7 +265,7 @@ def test_older_files_load(gpt2_tokenizer, gpt2_peer, tmp_path):
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
     edited(gpt2_peer, tmp_path, model={"merges": merges}, pre_tokenizer=byte_level, post_processor=byte_level)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|endoftext|>"}, "chat_template": "x"}')
-    ours = Tokenizer.load(tmp_path)
+    ours = load_tokenizer(tmp_path)
     assert (ours.merges, ours.end_ids, ours.chat_template) == (gpt2_tokenizer.merges, {0}, "x")
 
 
@@ -326,7 +326,7 @@ UNSUPPORTED = {
 def test_what_would_be_read_differently_is_named(gpt2_peer, tmp_path, message, changes):
     edited(gpt2_peer, tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_broken_vocabulary_is_named():
@@ -344,6 +344,6 @@ def test_a_broken_vocabulary_is_named():
 def test_all_end_tokens_are_saved_and_what_else_is_in_the_file_stays(tmp_path):
     tokenizer = Tokenizer({"a": 0}, [], {"<end>": 1, "<stop>": 2}, end_tokens=("<stop>", "<end>"))
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.7}')
-    tokenizer.save(tmp_path)
-    assert Tokenizer.load(tmp_path).end_ids == {1, 2}
+    save_tokenizer(tokenizer, tmp_path)
+    assert load_tokenizer(tmp_path).end_ids == {1, 2}
     assert json.loads((tmp_path / "generation_config.json").read_text()) == {"temperature": 0.7, "eos_token_id": [1, 2]}

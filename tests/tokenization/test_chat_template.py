@@ -8,7 +8,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from course_lib.inference.generation import chat_prompt
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer
 
 LLAMA3 = """\
 {{- bos_token }}
@@ -212,7 +212,7 @@ def pair(request, tmp_path_factory) -> tuple[Tokenizer, PreTrainedTokenizerFast]
     peer.chat_template = TEMPLATES[request.param]
     folder = tmp_path_factory.mktemp("chat")
     peer.save_pretrained(folder)
-    return Tokenizer.load(folder), peer
+    return load_tokenizer(folder), peer
 
 
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)

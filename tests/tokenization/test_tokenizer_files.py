@@ -23,7 +23,7 @@ from tokenizer_peers import (
 from tokenizers import AddedToken
 from transformers import GemmaTokenizer, LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer
 
 MORE_TEXTS = {
     **HARD_TEXTS,
@@ -221,8 +221,8 @@ def test_only_one_word_is_replayed(text, count):
 
 
 def test_a_saved_tokenizer_is_the_same_here_and_in_the_library(ours, tmp_path):
-    ours.save(tmp_path)
-    again, theirs = Tokenizer.load(tmp_path), tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    save_tokenizer(ours, tmp_path)
+    again, theirs = load_tokenizer(tmp_path), tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert type(again) is type(ours) and again.start_ids == ours.start_ids
     for text in SHORT_TEXTS:
         assert again.encode(text) == ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
@@ -265,7 +265,7 @@ def test_what_save_pretrained_writes_loads(make, tmp_path):
     peer.add_tokens(["<new>"])
     peer.chat_template = "{{ bos_token }}"
     peer.save_pretrained(tmp_path)
-    ours = Tokenizer.load(tmp_path)
+    ours = load_tokenizer(tmp_path)
     assert (ours.chat_template, ours.vocab_size) == ("{{ bos_token }}", len(peer))
     assert ours.named_tokens == peer.special_tokens_map
     assert ours.end_ids == {peer.eos_token_id}
@@ -281,24 +281,24 @@ def test_end_tokens_are_gathered_from_every_file(tmp_path):
     ours = loaded(peer, tmp_path)
     assert ours.end_ids == frozenset()
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|im_end|>", "lstrip": false}}')
-    assert Tokenizer.load(tmp_path).end_tokens == ("<|im_end|>",)
+    assert load_tokenizer(tmp_path).end_tokens == ("<|im_end|>",)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": null, "bos_token": "<|endoftext|>"}')
-    assert Tokenizer.load(tmp_path).end_tokens == ()
+    assert load_tokenizer(tmp_path).end_tokens == ()
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids["<|im_end|>"]}))
-    assert Tokenizer.load(tmp_path).end_ids == {ids["<|im_end|>"]}
+    assert load_tokenizer(tmp_path).end_ids == {ids["<|im_end|>"]}
     listed = [ids["<|im_end|>"], ids["<|endoftext|>"], 999_999]  # the last one no text of this tokenizer can end with
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": listed}))
-    assert Tokenizer.load(tmp_path).end_ids == set(ids.values())
-    assert Tokenizer.load(tmp_path).named_tokens == {"bos_token": "<|endoftext|>"}
+    assert load_tokenizer(tmp_path).end_ids == set(ids.values())
+    assert load_tokenizer(tmp_path).named_tokens == {"bos_token": "<|endoftext|>"}
 
 
 def test_of_several_chat_templates_the_default_is_read(tmp_path):
     loaded(qwen3(), tmp_path)
     templates = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
-    assert Tokenizer.load(tmp_path).chat_template == "d"
+    assert load_tokenizer(tmp_path).chat_template == "d"
     (tmp_path / "chat_template.jinja").write_text("a file of its own")
-    assert Tokenizer.load(tmp_path).chat_template == "a file of its own"
+    assert load_tokenizer(tmp_path).chat_template == "a file of its own"
 
 
 SPACES_TO_MARKS = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -331,7 +331,7 @@ def test_what_would_be_read_differently_is_named(tmp_path, message, changes):
         }
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec | changes))
     with pytest.raises(ValueError, match=message):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_byte_without_a_token_is_named(tmp_path):
@@ -339,4 +339,4 @@ def test_a_byte_without_a_token_is_named(tmp_path):
     spec["model"]["vocab"]["<other>"] = spec["model"]["vocab"].pop("<0xE2>")
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(ValueError, match="<0xE2> is not in the vocabulary"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)

@@ -16,7 +16,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.inference.interpret import capture_attention, induction_scores
 from course_lib.plots import chip
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints, load_model, read_history
-from course_lib.tokenization import Tokenizer, train_bpe
+from course_lib.tokenization import Tokenizer, save_tokenizer, train_bpe
 from course_lib.widgets import CheckpointScrubber
 
 PATIENCE = 60_000  # ms: a machine that is busy with other things
@@ -35,7 +35,7 @@ def run(tmp_path_factory) -> tuple[Path, Tokenizer]:
     for _ in Trainer(model, *shards, config, folder / "run"):
         pass
     tokenizer = train_bpe([TEXT], 260)
-    tokenizer.save(folder / "tokenizer")
+    save_tokenizer(tokenizer, folder / "tokenizer")
     return folder, tokenizer
 
 
@@ -142,10 +142,10 @@ def cells(folder: Path) -> list[str]:
         f"""
 from pathlib import Path
 from course_lib.pretraining import list_checkpoints
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import load_tokenizer
 from course_lib.widgets import CheckpointScrubber
 folder = Path({str(folder)!r})
-scrubber = CheckpointScrubber(list_checkpoints(folder / "run"), Tokenizer.load(folder / "tokenizer"), {TEXT!r}, "Tom")
+scrubber = CheckpointScrubber(list_checkpoints(folder / "run"), load_tokenizer(folder / "tokenizer"), {TEXT!r}, "Tom")
 scrubber""",
     ]
 

@@ -17,9 +17,9 @@ from course_lib.widgets import TokenizerView
 
 SENTENCE = "The tokenizer reads unbelievably well: naïve 👍 123"
 CELLS = [
-    "from course_lib import checkpoints\nfrom course_lib.tokenization.bpe import Tokenizer\n"
+    "from course_lib import checkpoints\nfrom course_lib.tokenization import load_tokenizer\n"
     "from course_lib.widgets import TokenizerView",
-    'tokenizer = Tokenizer.load(checkpoints.convert("smollm2-135m-instruct", thorough=False))',
+    'tokenizer = load_tokenizer(checkpoints.convert("smollm2-135m-instruct", thorough=False))',
     f"view = TokenizerView(tokenizer, {SENTENCE!r})\nview",
 ]
 
@@ -319,9 +319,9 @@ def test_a_start_token_and_a_word_taken_whole_are_told(open_notebook, tmp_path):
     )
     page = open_notebook(
         [
-            "from pathlib import Path\nfrom course_lib.tokenization.bpe import Tokenizer\n"
+            "from pathlib import Path\nfrom course_lib.tokenization import load_tokenizer\n"
             "from course_lib.widgets import TokenizerView",
-            f"TokenizerView(Tokenizer.load(Path({str(tmp_path)!r})), {whole!r})",
+            f"TokenizerView(load_tokenizer(Path({str(tmp_path)!r})), {whole!r})",
         ]
     )
     view = page.locator(".tokenizer-view")
