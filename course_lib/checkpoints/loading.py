@@ -1,43 +1,25 @@
 """Real checkpoints into `TransformerLM`: the weights have other names elsewhere, and nothing else is different.
 
-`load` takes the name of an asset (a GGUF file) or a folder as `transformers`' `save_pretrained` writes it (safetensors).
-A GGUF is dequantised once and kept in the cache as safetensors in this library's own layout, so that later loads only map
-the file into memory: they start at once, and thirty processes on one machine share the same pages.
+`load` takes the name of an asset (a GGUF file, see `gguf`) or a folder as `transformers`' `save_pretrained` writes it
+(safetensors, see `folders`).
 """
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from gguf import GGUFReader
-from gguf.quants import dequantize
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from course_lib import assets
 from course_lib.architecture import TransformerConfig, TransformerEncoder, TransformerLM
-from course_lib.checkpoints.folders import read_folder, rename
-from course_lib.checkpoints.model_types import DECODERS, ENCODERS, Names
+from course_lib.checkpoints.folders import read_folder
+from course_lib.checkpoints.gguf import MODELS, convert, read_converted
+from course_lib.checkpoints.model_types import DECODERS, ENCODERS
 from course_lib.devices import pick_device, pick_dtype
-from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer
+from course_lib.tokenization import Tokenizer, load_tokenizer
 
-__all__ = ["MODELS", "convert", "load", "load_encoder"]
-
-MODELS = tuple(name for name, asset in assets.ASSETS.items() if asset.cached_as.endswith(".gguf"))
-"""The assets that are decoder-only models."""
-
-# To be raised when the names or the layout of TransformerLM's weights change: older conversions are then made anew.
-_LAYOUT = 3
-_CONVERTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-_TRANSPOSED = ".T"  # ends the name of a tensor that is stored as its transpose
-_MANIFEST = "manifest.json"  # the size and SHA-256 of those files
+__all__ = ["load", "load_encoder"]
 
 
 def load(
@@ -56,8 +38,7 @@ def load(
     device, dtype = _where(device, dtype)
     if str(source) in MODELS:
         folder = convert(str(source), thorough=False)
-        config = TransformerConfig(**json.loads((folder / "config.json").read_text()))
-        weights = _load(folder / "model.safetensors")
+        config, weights = read_converted(folder)
     else:
         folder = _find(source, MODELS, ("config.json", "tokenizer.json"))
         config, weights = read_folder(folder, DECODERS, dtype)
@@ -121,137 +102,3 @@ def _build(
         raise ValueError(f"the checkpoint's tensors do not fit {config}:\n" + "\n".join(wrong))
     model.load_state_dict(weights, assign=True)
     return model.to(device=device, dtype=dtype).requires_grad_(False).eval()
-
-
-# ---------------------------------------------------------------- GGUF, the format of llama.cpp
-
-
-def convert(name: str, thorough: bool = True) -> Path:
-    """Return the folder that holds the model `name` of `MODELS` as safetensors, converting it if it is missing or damaged.
-
-    The sizes of its files are always compared with those at the conversion; their SHA-256 only if `thorough`, for that
-    reads all of them. Raises AssetError if the model can be neither found nor fetched and converted.
-    """
-    asset = assets.ASSETS[name]
-    folder = assets.cache_dir() / "converted" / f"{name}-{asset.sha256[:12]}-v{_LAYOUT}"
-    find_fault = partial(_fault, thorough=thorough)
-    if find_fault(folder):
-        source = assets.fetch(name)
-        assets.ensure(folder, find_fault, partial(_convert_gguf, source), room=8 * asset.size)  # of 4 bits become 32
-    return folder
-
-
-def _fault(folder: Path, thorough: bool) -> str | None:
-    """Return what is wrong with a converted model, or None."""
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        files = [folder / name for name in _CONVERTED]
-        size = sum(file.stat().st_size for file in files)
-        if size != manifest["size"]:
-            return f"{folder} holds {size:,} bytes instead of {manifest['size']:,}"
-        if thorough and assets.folder_digest(files) != manifest["sha256"]:
-            return f"{folder} has another SHA-256 than {_MANIFEST} says"
-    except (OSError, ValueError) as error:
-        return f"{folder} cannot be read ({error})"
-    return None
-
-
-def _convert_gguf(source: Path, stage: Path) -> Path:
-    """Write what the GGUF file holds into a new folder in `stage`, and return that."""
-    reader = GGUFReader(source)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    architecture = fields["general.architecture"]
-    if architecture != "llama":
-        raise ValueError(f"{source.name} holds a model of architecture {architecture!r}; only 'llama' is supported")
-    prefix = f"{architecture}."
-    stored = {tensor.name: tensor for tensor in reader.tensors}
-    config = TransformerConfig(
-        vocab_size=fields[prefix + "vocab_size"],
-        d_model=fields[prefix + "embedding_length"],
-        n_layers=fields[prefix + "block_count"],
-        n_heads=fields[prefix + "attention.head_count"],
-        n_kv_heads=fields[prefix + "attention.head_count_kv"],
-        d_ff=fields[prefix + "feed_forward_length"],
-        context_length=fields[prefix + "context_length"],
-        rope_theta=fields[prefix + "rope.freq_base"],
-        norm_eps=fields[prefix + "attention.layer_norm_rms_epsilon"],
-        tied_embeddings="output.weight" not in stored,
-    )
-    heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}
-    folder = stage / "converted"
-    folder.mkdir()
-    total = sum(tensor.n_bytes for tensor in reader.tensors)
-    with tqdm(desc=f"converting {source.name}", total=int(total), unit="B", unit_scale=True, leave=False) as bar:
-
-        def read(name: str) -> Tensor:
-            tensor = stored[name]
-            weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-            bar.update(int(tensor.n_bytes))
-            part = name.split(".")[-2]
-            return _unpermute(weight, heads[part]) if part in heads else weight
-
-        _save(rename(stored, read, _GGUF_NAMES, config.n_layers), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2))
-    save_tokenizer(_gguf_tokenizer(fields), folder)
-    files = [folder / name for name in _CONVERTED]
-    manifest = {"size": sum(file.stat().st_size for file in files), "sha256": assets.folder_digest(files)}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2))
-    return folder
-
-
-def _save(weights: dict[str, Tensor], path: Path) -> None:
-    """Write `weights`; what lies in memory by columns is written as its transpose, and named so."""
-    rows = {name if tensor.is_contiguous() else name + _TRANSPOSED: tensor for name, tensor in weights.items()}
-    try:
-        save_file({name: t.T if name.endswith(_TRANSPOSED) else t for name, t in rows.items()}, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} could not be written: {error}") from None
-    path.chmod(0o644)  # save_file lets its owner alone read it, and a classroom shares the cache
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    """Map what `_save` wrote into memory, without reading it."""
-    rows = load_file(path)
-    return {name.removesuffix(_TRANSPOSED): t.T if name.endswith(_TRANSPOSED) else t for name, t in rows.items()}
-
-
-def _unpermute(weight: Tensor, n_heads: int) -> Tensor:
-    """Undo llama.cpp's order of the query and key rows.
-
-    Its rotary positions turn neighbours (row 2i with 2i + 1 of a head), ours row i with i + d_head / 2, so its files hold
-    the rows interleaved. Read wrongly, the model still loads, and talks nonsense.
-    """
-    return weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
-
-
-def _gguf_tokenizer(fields: Mapping) -> Tokenizer:
-    tokens = fields["tokenizer.ggml.tokens"]
-    control = 3  # the GGUF specification's token type for special tokens
-    special = [
-        token for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if kind == control
-    ]
-    ids = {token: i for i, token in enumerate(tokens)}
-    named = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # as templates say, and as GGUF does
-    fields_of = {f"{name}_token": f"tokenizer.ggml.{theirs}_token_id" for name, theirs in named.items()}
-    return Tokenizer(
-        vocab=ids,
-        merges=[tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]],
-        special_tokens={token: ids[token] for token in special},
-        split_digits=fields["tokenizer.ggml.pre"] == "smollm",
-        chat_template=fields["tokenizer.chat_template"],
-        end_tokens=(tokens[fields["tokenizer.ggml.eos_token_id"]],),
-        named_tokens={name: tokens[fields[field]] for name, field in fields_of.items() if field in fields},
-    )
-
-
-_GGUF_NAMES: Names = {
-    "embedding.weight": ("token_embd.weight",),
-    "blocks.{}.attention_residual.input_norm.weight": ("blk.{}.attn_norm.weight",),
-    "blocks.{}.attention.qkv.weight": ("blk.{}.attn_q.weight", "blk.{}.attn_k.weight", "blk.{}.attn_v.weight"),
-    "blocks.{}.attention.output.weight": ("blk.{}.attn_output.weight",),
-    "blocks.{}.feed_forward_residual.input_norm.weight": ("blk.{}.ffn_norm.weight",),
-    "blocks.{}.feed_forward.up.weight": ("blk.{}.ffn_gate.weight", "blk.{}.ffn_up.weight"),
-    "blocks.{}.feed_forward.down.weight": ("blk.{}.ffn_down.weight",),
-    "final_norm.weight": ("output_norm.weight",),
-    "unembedding.weight": ("output.weight",),
-}

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from test_assets import READ_ONLY, start, truncate, visible
 
 from course_lib import assets
-from course_lib.checkpoints import loading
+from course_lib.checkpoints import convert, loading
+from course_lib.checkpoints import gguf as converting
 from course_lib.inference.generation import chat_prompt
 
 CPU = torch.device("cpu")
@@ -127,7 +128,9 @@ def tiny(tmp_path, monkeypatch) -> dict[str, torch.Tensor]:
 
 def in_a_process(script: str):
     """Start `script` in another process that knows `tiny`."""
-    return start("import torch\nfrom course_lib.checkpoints import loading\nloading.MODELS = ('tiny',)\n" + script)
+    return start(
+        "import torch\nfrom course_lib.checkpoints import gguf, loading\nloading.MODELS = ('tiny',)\n" + script
+    )
 
 
 def load_tiny() -> dict[str, torch.Tensor]:
@@ -138,7 +141,7 @@ LOAD = "loading.load('tiny', torch.device('cpu'))\n"
 
 
 def converted() -> Path:
-    return loading.convert("tiny", thorough=False)
+    return convert("tiny", thorough=False)
 
 
 def test_a_conversion_keeps_every_weight_and_shows_its_progress(tiny, capsys):
@@ -161,7 +164,7 @@ def test_a_conversion_keeps_what_chat_templates_know_by_name(tiny):
 def test_a_conversion_lets_go_of_what_it_has_merged(tiny, monkeypatch):
     """The gates and ups have a shape of their own; two make one matrix, so two at most need to be there at once."""
     living, most = [], 0
-    dequantize = loading.dequantize
+    dequantize = converting.dequantize
 
     def counted(data, kind):
         nonlocal living, most
@@ -170,7 +173,7 @@ def test_a_conversion_lets_go_of_what_it_has_merged(tiny, monkeypatch):
         most = max(most, sum(reference().shape == (48, 32) for reference in living))
         return array
 
-    monkeypatch.setattr(loading, "dequantize", counted)
+    monkeypatch.setattr(converting, "dequantize", counted)
     monkeypatch.setattr(torch, "tensor", torch.from_numpy)  # no copy, so that an array lives as long as its tensor
     load_tiny()
     assert 1 <= most <= 2
@@ -233,7 +236,7 @@ def test_a_full_disk_leaves_nothing_half(tiny, monkeypatch):
         raise SafetensorError("I/O error: No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(loading, "save_file", full_disk)
+        full.setattr(converting, "save_file", full_disk)
         with pytest.raises(assets.AssetError, match=r"(?s)No space left.*MB free"):
             load_tiny()
     assert visible(assets.cache_dir() / "converted") == []
@@ -242,7 +245,7 @@ def test_a_full_disk_leaves_nothing_half(tiny, monkeypatch):
 
 def test_a_process_killed_while_converting_leaves_nothing(tiny):
     killed = in_a_process(
-        "import os, signal\nloading.save_file = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + LOAD
+        "import os, signal\ngguf.save_file = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n" + LOAD
     )
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
@@ -252,8 +255,8 @@ def test_a_process_killed_while_converting_leaves_nothing(tiny):
 
 
 def test_processes_share_one_conversion(tiny):
-    report = "convert = loading._convert_gguf\n"
-    report += "loading._convert_gguf = lambda *paths: print('converting') or convert(*paths)\n"
+    report = "convert = gguf._convert_file\n"
+    report += "gguf._convert_file = lambda *paths: print('converting') or convert(*paths)\n"
     outputs = [process.communicate() for process in [in_a_process(report + LOAD + "print('loaded')") for _ in range(3)]]
     printed = "".join(output for output, _ in outputs)
     assert (printed.count("converting"), printed.count("loaded")) == (1, 3), outputs

@@ -3,7 +3,7 @@
 import pytest
 
 from course_lib.corpora import near_duplicates, shakespeare
-from course_lib.corpora.readers import containment, jaccard
+from course_lib.corpora.duplicates import containment, jaccard
 from course_lib.corpora.shakespeare import Work, fold_spelling
 
 RENAMED = {
