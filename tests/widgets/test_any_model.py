@@ -19,7 +19,7 @@ from course_lib.inference import Sampling, generate, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, SamplingPlayground
-from course_lib.widgets.cache_view import NEW_TOKENS
+from course_lib.widgets.cache_view.widget import NEW_TOKENS
 
 TEXT = "Now is the winter of our"
 ROWS = 1600

@@ -15,7 +15,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling, generate
 from course_lib.widgets import SamplingPlayground
-from course_lib.widgets.sampling_tree import FILTERS, Node, cut_by
+from course_lib.widgets.sampling_playground.tree import FILTERS, Node, cut_by
 
 PROMPT = "The capital of France is"
 

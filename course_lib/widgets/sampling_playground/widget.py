@@ -17,9 +17,9 @@ from course_lib.architecture import TransformerLM
 from course_lib.inference import Sampling
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.sampling_picture import sampling_picture
-from course_lib.widgets.sampling_tree import FILTERS, Node, cut_by
+from course_lib.widgets.sampling_playground.picture import sampling_picture
+from course_lib.widgets.sampling_playground.tree import FILTERS, Node, cut_by
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 
 __all__ = ["MAX_TOKENS", "SamplingPlayground"]
 
@@ -40,8 +40,8 @@ class SamplingPlayground(AnyWidget):
         playground.generate(20)
     """
 
-    _esm = module("kernel", "odds", "sampling_controls", "sampling_playground")
-    _css = style_sheet("sampling_playground")
+    _esm = module("shared/kernel", "shared/odds", "sampling_playground/controls", "sampling_playground/view")
+    _css = style_sheet("sampling_playground/style")
 
     text = Unicode().tag(sync=True)
     temperature = Float().tag(sync=True)

@@ -18,8 +18,8 @@ from course_lib.architecture import TransformerLM
 from course_lib.inference.interpret import Capture, capture_attention
 from course_lib.plots import attention_ramp
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.attention_picture import attention_picture
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.attention_explorer.picture import attention_picture
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 
 __all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps", "send_map"]
 
@@ -39,8 +39,15 @@ class AttentionExplorer(AnyWidget):
         explorer.select(layer=5, head=3)
     """
 
-    _esm = module("kernel", "odds", "attention_views", "attention_panels", "next_tokens", "attention_explorer")
-    _css = style_sheet("attention_explorer")
+    _esm = module(
+        "shared/kernel",
+        "shared/odds",
+        "shared/attention_views",
+        "shared/attention_panels",
+        "attention_explorer/next_tokens",
+        "attention_explorer/view",
+    )
+    _css = style_sheet("shared/attention")
 
     text = Unicode().tag(sync=True)
     layer = Int().tag(sync=True)

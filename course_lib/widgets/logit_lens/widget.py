@@ -13,8 +13,8 @@ from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 from course_lib.architecture import TransformerLM
 from course_lib.inference.interpret import logit_lens
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.logit_lens_picture import lens_picture
+from course_lib.widgets.logit_lens.picture import lens_picture
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 
 __all__ = ["MAX_TOKENS", "LogitLens"]
 
@@ -30,8 +30,8 @@ class LogitLens(AnyWidget):
         lens = LogitLens(*load("smollm2-135m-instruct"), "The capital of France is Paris, and the capital of Italy is")
     """
 
-    _esm = module("kernel", "odds", "logit_lens")
-    _css = style_sheet("logit_lens")
+    _esm = module("shared/kernel", "shared/odds", "logit_lens/view")
+    _css = style_sheet("logit_lens/style")
 
     text = Unicode().tag(sync=True)
     pinned = Int(None, allow_none=True).tag(sync=True)

@@ -20,8 +20,8 @@ from course_lib.devices import single_thread
 from course_lib.inference import Sampling, stream_text
 from course_lib.pretraining import Trainer
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.base import module, style_sheet
-from course_lib.widgets.training_picture import training_picture
+from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.training_dashboard.picture import training_picture
 
 __all__ = ["CURVES", "TrainingDashboard", "curve_blocks"]
 
@@ -48,8 +48,8 @@ class TrainingDashboard(AnyWidget):
     interrupt the kernel: that ends the cell with KeyboardInterrupt and leaves the trainer between two steps.
     """
 
-    _esm = module("kernel", "curves", "training_dashboard")
-    _css = style_sheet("curves", "training_dashboard")
+    _esm = module("shared/kernel", "shared/curves", "training_dashboard/view")
+    _css = style_sheet("shared/curves", "training_dashboard/style")
 
     state = Unicode("ready").tag(sync=True)  # "running", "paused", "stopped", "done"
     progress = Dict().tag(sync=True)

@@ -4,9 +4,9 @@ from base64 import b64encode
 from dataclasses import asdict, fields
 
 from course_lib.pretraining.scaling import GPUS, PUBLISHED, REPLICATION, Plan, Run, plan
-from course_lib.widgets.base import module, style_sheet
-from course_lib.widgets.scale_planner_picture import planner_picture
-from course_lib.widgets.settings import SettingsWidget
+from course_lib.widgets.scale_planner.picture import planner_picture
+from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.shared.settings import SettingsWidget
 
 __all__ = ["OWN", "ScalePlanner"]
 
@@ -28,8 +28,8 @@ class ScalePlanner(SettingsWidget):
         planner.plan.days
     """
 
-    _esm = module("kernel", "settings", "scale_planner")
-    _css = style_sheet("settings", "scale_planner")
+    _esm = module("shared/kernel", "shared/settings", "scale_planner/view")
+    _css = style_sheet("shared/settings", "scale_planner/style")
 
     examples = tuple(_RUNS)
 

@@ -14,8 +14,8 @@ from course_lib.architecture.attention import KVCache
 from course_lib.inference import Sampling
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.cache_view_picture import cache_picture
+from course_lib.widgets.cache_view.picture import cache_picture
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 
 __all__ = ["MAX_PROMPT", "NEW_TOKENS", "SIDES", "CacheView"]
 
@@ -34,8 +34,8 @@ class CacheView(AnyWidget):
         view.steps[0]["cached"]["flops"]
     """
 
-    _esm = module("kernel", "cache_view")
-    _css = style_sheet("cache_view")
+    _esm = module("shared/kernel", "cache_view/view")
+    _css = style_sheet("cache_view/style")
 
     run = Dict().tag(sync=True)
 

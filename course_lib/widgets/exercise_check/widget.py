@@ -4,7 +4,7 @@ from anywidget import AnyWidget
 from traitlets import List, Unicode
 
 from course_lib.exercises import Exercise, Outcome, find
-from course_lib.widgets.base import module, style_sheet
+from course_lib.widgets.shared.base import module, style_sheet
 
 __all__ = ["ExerciseCheck", "check"]
 
@@ -16,8 +16,8 @@ class ExerciseCheck(AnyWidget):
     text it is one line, `Exercise 01.3: not attempted`, followed by what is wrong, if anything is.
     """
 
-    _esm = module("card", "exercise_check")
-    _css = style_sheet("card")
+    _esm = module("shared/card", "exercise_check/view")
+    _css = style_sheet("shared/card")
 
     exercise = Unicode().tag(sync=True)
     title = Unicode().tag(sync=True)

@@ -11,9 +11,9 @@ from course_lib.pretraining.parallelism import (
     pipeline_parallel,
     tensor_parallel,
 )
-from course_lib.widgets.base import module, style_sheet
-from course_lib.widgets.parallelism_picture import timeline_picture
-from course_lib.widgets.settings import SettingsWidget
+from course_lib.widgets.parallelism_timeline.picture import timeline_picture
+from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.shared.settings import SettingsWidget
 
 __all__ = ["SCHEMES", "ParallelismTimeline"]
 
@@ -41,8 +41,8 @@ class ParallelismTimeline(SettingsWidget):
         view.timeline.efficiency
     """
 
-    _esm = module("kernel", "settings", "parallelism_drawing", "parallelism_timeline")
-    _css = style_sheet("settings", "parallelism_timeline")
+    _esm = module("shared/kernel", "shared/settings", "parallelism_timeline/drawing", "parallelism_timeline/view")
+    _css = style_sheet("shared/settings", "parallelism_timeline/style")
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import ClassVar
 from anywidget import AnyWidget
 from traitlets import Any, Bool, List, TraitError, Unicode, validate
 
-from course_lib.widgets.base import module, style_sheet
+from course_lib.widgets.shared.base import module, style_sheet
 
 __all__ = ["Predict"]
 
@@ -22,8 +22,8 @@ class Predict(AnyWidget):
         guess.reveal("one", because="they add up to 1")
     """
 
-    _esm = module("card", "predict")
-    _css = style_sheet("card")
+    _esm = module("shared/card", "predict/view")
+    _css = style_sheet("shared/card")
     _latest: ClassVar[dict[str, "Predict"]] = {}  # question -> the widget that asks it
 
     question = Unicode().tag(sync=True)

@@ -15,10 +15,10 @@ from course_lib.plots import attention_ramp
 from course_lib.pretraining import load_model, read_history
 from course_lib.pretraining.checkpoints import read_state
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.attention_explorer import pool_maps, send_map
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.scrubber_picture import scrubber_picture
-from course_lib.widgets.training_dashboard import CURVES, curve_blocks, write
+from course_lib.widgets.attention_explorer.widget import pool_maps, send_map
+from course_lib.widgets.checkpoint_scrubber.picture import scrubber_picture
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.training_dashboard.widget import CURVES, curve_blocks, write
 
 __all__ = ["CheckpointScrubber"]
 
@@ -38,8 +38,15 @@ class CheckpointScrubber(AnyWidget):
         scrubber.at = 0
     """
 
-    _esm = module("kernel", "odds", "curves", "attention_views", "attention_panels", "checkpoint_scrubber")
-    _css = style_sheet("attention_explorer", "curves", "checkpoint_scrubber")
+    _esm = module(
+        "shared/kernel",
+        "shared/odds",
+        "shared/curves",
+        "shared/attention_views",
+        "shared/attention_panels",
+        "checkpoint_scrubber/view",
+    )
+    _css = style_sheet("shared/attention", "shared/curves", "checkpoint_scrubber/style")
 
     text = Unicode().tag(sync=True)
     at = Int().tag(sync=True)

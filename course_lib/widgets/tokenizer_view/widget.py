@@ -8,8 +8,8 @@ from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.sentencepiece import SentencePieceTokenizer
-from course_lib.widgets.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.tokenizer_view_picture import tokens_picture
+from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.tokenizer_view.picture import tokens_picture
 
 __all__ = ["MAX_SYMBOLS", "MAX_TOKENS", "TokenizerView"]
 
@@ -27,8 +27,8 @@ class TokenizerView(AnyWidget):
         view = TokenizerView(tokenizer, "The tokenizer reads unbelievably well.")
     """
 
-    _esm = module("kernel", "tokenizer_ladder", "tokenizer_view")
-    _css = style_sheet("tokenizer_view")
+    _esm = module("shared/kernel", "tokenizer_view/ladder", "tokenizer_view/view")
+    _css = style_sheet("tokenizer_view/style")
 
     text = Unicode().tag(sync=True)
     word = Int(0).tag(sync=True)

@@ -11,17 +11,17 @@ from course_lib.tokenization import Tokenizer
 
 __all__ = ["encode_text", "module", "style_sheet", "token_of"]
 
-_FOLDER = Path(__file__).parent
+_WIDGETS = Path(__file__).parents[1]
 
 
 def style_sheet(*names: str) -> str:
     """Return a widget's CSS: the palette's variables, then `base.css`, then the files `<name>.css` in this order."""
-    return "\n".join([css_variables(), _read("base.css"), *(_read(f"{name}.css") for name in names)])
+    return "\n".join([css_variables(), _read("shared/base.css"), *(_read(f"{name}.css") for name in names)])
 
 
 def module(*names: str) -> str:
     """Return one ES module: `base.js`, then the files `<name>.js` in this order; the last exports the widget."""
-    return "\n".join([_read("base.js"), *(_read(f"{name}.js") for name in names)])
+    return "\n".join([_read("shared/base.js"), *(_read(f"{name}.js") for name in names)])
 
 
 def encode_text(tokenizer: Tokenizer, text: str, longest: int) -> list[int]:
@@ -50,4 +50,4 @@ def token_of(tokenizer: Tokenizer, index: int) -> dict:
 
 
 def _read(file: str) -> str:
-    return (_FOLDER / file).read_text(encoding="utf-8")
+    return (_WIDGETS / file).read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from traitlets import Bytes, Dict, Int, List, Unicode, validate
 
 from course_lib.architecture.attention import causal_mask, scaled_dot_product_attention
 from course_lib.plots import attention_ramp, chip
-from course_lib.widgets.attention_stepper_picture import stepper_picture
-from course_lib.widgets.base import module, style_sheet
+from course_lib.widgets.attention_stepper.picture import stepper_picture
+from course_lib.widgets.shared.base import module, style_sheet
 
 __all__ = ["LARGEST", "AttentionStepper"]
 
@@ -37,8 +37,8 @@ class AttentionStepper(AnyWidget):
         stepper.weights  # (query, key), as the learner's numbers make them
     """
 
-    _esm = module("attention_steps", "attention_work", "attention_stepper")
-    _css = style_sheet("attention_stepper")
+    _esm = module("attention_stepper/steps", "attention_stepper/work", "attention_stepper/view")
+    _css = style_sheet("attention_stepper/style")
 
     numbers = Dict().tag(sync=True)  # "q", "k", "v" and "mask", each a list of rows
     step = Int(0, min=0).tag(sync=True)
