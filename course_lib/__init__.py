@@ -1,1 +1,21 @@
-"""The library behind the course *Understanding Modern LLM Architectures*: one idea a file, in the order of the lessons."""
+"""The library behind the course *Understanding Modern LLM Architectures*: rooms by subject, in the order of the lessons.
+
+What every room uses:
+
+- `assets`: named models and texts, fetched from the package index, compared with their SHA-256, kept in a cache
+- `devices`: device, number format, seeds
+- `plots`: the visual language, and the figures that speak it
+
+The rooms. Each may import those above it and none below; its `__init__` says in which order to read it, and is its door.
+
+- `architecture`: attention, the Transformer, today's open models as settings of it, what a model costs (lessons 01 to 03)
+- `tokenization`: byte-pair encoding, its training, tokenizer files, chat templates (03 to 05)
+- `checkpoints`: real weights into a `TransformerLM` (03)
+- `inference`: generation, and looking inside a model at work (01 to 03)
+- `corpora`: where texts come from, filters, duplicates, token files (04)
+- `pretraining`: optimisers, the training loop, scaling laws, parallelism, the course's own model (04)
+- `exercises`: what a learner writes, and how it is checked (every lesson)
+- `widgets`: live pictures of a running model (every lesson)
+
+`python -m course_lib`, in `__main__`, prepares everything that needs a network.
+"""

@@ -1,4 +1,9 @@
-"""The exercises of every lesson: stub, solution, check, hints, and the mistakes that are known by what they do."""
+"""The exercises of every lesson: stub, solution, check, hints, and the mistakes that are known by what they do.
+
+- `registry`: what an exercise is, and how an answer is checked
+- `compare`: the first difference between an answer and what was wanted
+- `lesson_01`, `lesson_02`, `lesson_03`, `lesson_04`: a file an exercise, named after its kind (trace, repair, write, what if)
+"""
 
 from course_lib.exercises import lesson_01, lesson_02, lesson_03, lesson_04
 from course_lib.exercises.registry import Exercise, Mistake, Outcome

@@ -11,7 +11,7 @@ Read in this order:
 - `memorisation`: what duplicates do
 - `shakespeare_model`: the course's own model
 
-`python -m course_lib.pretraining --config run.toml` trains what a file describes.
+`python -m course_lib.pretraining --config run.toml`, in `__main__`, trains what a file describes.
 """
 
 from course_lib.pretraining.checkpoints import list_checkpoints, load_model

@@ -1,4 +1,19 @@
-"""The course's live widgets: one Python class each, with its picture drawn in the browser."""
+"""The course's live widgets: a folder each, with its class (`widget.py`), what the browser draws (`view.js`, `style.css`), and
+the still picture that readers without a kernel see (`picture.py`).
+
+- `predict`, `exercise_check`: a question before running, and the feedback of an exercise (every lesson)
+- `attention_explorer`: every head of a running model on the learner's sentence (01, 02)
+- `attention_stepper`: one small attention, number by number (02)
+- `tokenizer_view`: a text as its tokens, and the merges of a word (03)
+- `logit_lens`: what the residual stream would predict after every layer (03)
+- `sampling_playground`: how temperature and filters reshape the next token's odds (03)
+- `cache_view`: what a model computes and reads at every step of writing (03)
+- `training_dashboard`: a training run as it happens (04)
+- `checkpoint_scrubber`: one model at every point of its training (04)
+- `scale_planner`: what a training run takes in memory, days and money (04)
+- `parallelism_timeline`: who computes, sends and waits in one training step (04)
+- `shared`: how a widget is put together, and what several of them draw
+"""
 
 from course_lib.widgets.attention_explorer.widget import AttentionExplorer
 from course_lib.widgets.attention_stepper.widget import AttentionStepper

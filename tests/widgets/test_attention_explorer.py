@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from course_lib.inference.interpret import capture_attention
 from course_lib.plots import attention_ramp, chip
 from course_lib.widgets import AttentionExplorer
-from course_lib.widgets.attention_explorer.widget import pool_maps
+from course_lib.widgets.shared.attention_maps import pool_maps
 
 SENTENCE = "The cat sat on the mat because it was tired, and the cat"
 CELLS = [

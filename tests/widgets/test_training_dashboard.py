@@ -19,7 +19,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.pretraining import PretrainingConfig, Trainer
 from course_lib.tokenization import Tokenizer, train_bpe
 from course_lib.widgets import TrainingDashboard
-from course_lib.widgets.training_dashboard.widget import CURVES, curve_blocks
+from course_lib.widgets.shared.curves import CURVES, curve_blocks
 
 PATIENCE = 60_000  # ms: a machine that is busy with other things
 CONFIG = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=4, warmup=3)

@@ -4,17 +4,15 @@ from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib.plots import PALETTE, attention_ramp
+from course_lib.plots import PALETTE
+from course_lib.widgets.shared.attention_maps import RAMP, draw_matrix, future_keys
 
-__all__ = ["attention_picture", "draw_matrix"]
+__all__ = ["attention_picture"]
 
 _COLOURS = PALETTE["light"]
-_RAMP = ListedColormap(attention_ramp("light") / 255)
-_MOST_LABELS, _LONGEST_LABEL = 24, 12
 # Left, bottom, width and height of the heads, the chosen head, its legend and the bars, in parts of an 11 × 6 inch figure.
 _BOXES = ((0.06, 0.09, 0.165, 0.83), (0.34, 0.12, 0.35, 0.64), (0.44, 0.06, 0.15, 0.02), (0.82, 0.4, 0.15, 0.5))
 
@@ -40,11 +38,11 @@ def _draw_heads(ax: Axes, result: dict, layer: int, head: int) -> None:
     layers, heads, side = result["layers"], result["heads"], result["side"]
     maps = np.frombuffer(result["thumbnails"], np.uint8).reshape(layers, heads, side, side)
     framed = np.ma.masked_all((layers, heads, side + 1, side + 1), np.uint8)
-    framed[..., :side, :side] = np.ma.masked_array(maps, np.broadcast_to(_future(side), maps.shape))
+    framed[..., :side, :side] = np.ma.masked_array(maps, np.broadcast_to(future_keys(side), maps.shape))
     mosaic = framed[::-1].transpose(0, 2, 1, 3).reshape(layers * (side + 1), heads * (side + 1))
     ax.imshow(
         mosaic,
-        _RAMP,
+        RAMP,
         vmin=0,
         vmax=255,
         extent=(-0.5, heads - 0.5, -0.5, layers - 0.5),
@@ -60,24 +58,6 @@ def _draw_heads(ax: Axes, result: dict, layer: int, head: int) -> None:
     ax.spines[:].set_visible(False)
 
 
-def draw_matrix(ax: Axes, weights: np.ndarray, chips: list[str]):
-    """Draw weights (query, key) with the tokens' `chips` beside them, if they are few, and return the image."""
-    image = ax.imshow(
-        np.ma.masked_array(weights, _future(len(weights))), _RAMP, vmin=0, vmax=1, interpolation="nearest"
-    )
-    if len(chips) <= _MOST_LABELS:
-        labels = [chip if len(chip) <= _LONGEST_LABEL else chip[: _LONGEST_LABEL - 1] + "…" for chip in chips]
-        ax.set_xticks(range(len(chips)), labels, rotation=90, family="monospace", parse_math=False)
-        ax.set_yticks(range(len(chips)), labels, family="monospace", parse_math=False)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0, labelsize=11)
-    ax.xaxis.set_label_position("top")
-    ax.set_xlabel("key", color=_COLOURS["key"], fontsize=12)
-    ax.set_ylabel("query", color=_COLOURS["query"], fontsize=12)
-    ax.spines[:].set_visible(False)
-    return image
-
-
 def _draw_next_tokens(ax: Axes, tokens: list[dict]) -> None:
     rows = range(len(tokens))
     ax.barh(rows, [token["now"] for token in tokens], height=0.62, color=_COLOURS["learner"], label="now")
@@ -90,11 +70,6 @@ def _draw_next_tokens(ax: Axes, tokens: list[dict]) -> None:
     ax.set_xlabel("probability", fontsize=12)
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _future(side: int) -> np.ndarray:
-    """True where the key comes after the query."""
-    return ~np.tri(side, dtype=bool)
 
 
 def _square(x: float, y: float) -> list[tuple[float, float]]:

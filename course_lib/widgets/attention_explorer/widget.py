@@ -10,8 +10,6 @@ from collections.abc import Collection
 
 import torch
 from anywidget import AnyWidget
-from torch import Tensor
-from torch.nn import functional as F
 from traitlets import Bytes, Dict, Int, List, Tuple, Unicode, observe, validate
 
 from course_lib.architecture import TransformerLM
@@ -19,12 +17,12 @@ from course_lib.inference.interpret import Capture, capture_attention
 from course_lib.plots import attention_ramp
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.attention_explorer.picture import attention_picture
+from course_lib.widgets.shared.attention_maps import pool_maps, send_map
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 
-__all__ = ["MAX_TOKENS", "AttentionExplorer", "pool_maps", "send_map"]
+__all__ = ["MAX_TOKENS", "AttentionExplorer"]
 
 MAX_TOKENS = 512
-THUMBNAIL = 32
 NEXT_TOKENS = 10
 
 
@@ -168,18 +166,3 @@ class AttentionExplorer(AnyWidget):
             self.send({"type": "error", "message": str(error)})
             return
         self.send({"type": "done"})
-
-
-def send_map(widget: AnyWidget, capture: Capture, head_of: dict) -> None:
-    """Send the browser the whole map of one head, {"layer": …, "head": …}."""
-    layer, head = head_of["layer"], head_of["head"]
-    widget.send({"type": "map", "layer": layer, "head": head}, [capture.maps[layer, head].numpy().tobytes()])
-
-
-def pool_maps(maps: Tensor, side: int = THUMBNAIL) -> Tensor:
-    """Shrink maps (layer, head, query, key) to at most `side` × `side` by the largest weight of each square block.
-
-    Blocks are square and start at position 0, so that the causal triangle stays a triangle. Maps that fit are unchanged.
-    """
-    block = -(-maps.shape[-1] // side)
-    return F.max_pool2d(maps, block, ceil_mode=True)

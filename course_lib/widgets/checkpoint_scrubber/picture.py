@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course_lib.plots import PALETTE
-from course_lib.widgets.attention_explorer.picture import draw_matrix
-from course_lib.widgets.training_dashboard.picture import draw_losses
+from course_lib.widgets.shared.attention_maps import draw_matrix
+from course_lib.widgets.shared.curves import draw_losses
 
 __all__ = ["scrubber_picture"]
 

@@ -15,10 +15,10 @@ from course_lib.plots import attention_ramp
 from course_lib.pretraining import load_model, read_history
 from course_lib.pretraining.checkpoints import read_state
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.attention_explorer.widget import pool_maps, send_map
 from course_lib.widgets.checkpoint_scrubber.picture import scrubber_picture
+from course_lib.widgets.shared.attention_maps import pool_maps, send_map
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.training_dashboard.widget import CURVES, curve_blocks, write
+from course_lib.widgets.shared.curves import CURVES, curve_blocks, write
 
 __all__ = ["CheckpointScrubber"]
 

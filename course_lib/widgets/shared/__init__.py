@@ -1,1 +1,7 @@
-"""What several widgets share: how one is put together, drawing, the line to the kernel, curves, attention maps, settings."""
+"""What several widgets share.
+
+- `base`: how a widget is put together, and what it tells the browser of a token
+- `settings`: widgets whose settings the kernel answers to
+- `attention_maps`: the attention of all heads, sent and drawn
+- `curves`: a training run as curves
+"""

@@ -5,14 +5,11 @@ from io import BytesIO
 from textwrap import fill
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib.plots import PALETTE
+from course_lib.widgets.shared.curves import draw_losses
 
-__all__ = ["draw_losses", "training_picture"]
-
-_LEARNER = PALETTE["light"]["learner"]
+__all__ = ["training_picture"]
 
 
 def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dict | None) -> bytes:
@@ -41,17 +38,3 @@ def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dic
     png = BytesIO()
     figure.savefig(png)
     return png.getvalue()
-
-
-def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
-    """Draw the training loss with the range that single steps lie in, and the validation loss."""
-    ax.fill_between(curves["step"], curves["lowest"], curves["highest"], color=_LEARNER, alpha=0.2, linewidth=0)
-    ax.plot(curves["step"], curves["loss"], color=_LEARNER, linewidth=2, label="training")
-    evaluated = ~np.isnan(curves["validation_loss"])
-    if evaluated.any():
-        at = curves["step"][evaluated], curves["validation_loss"][evaluated]
-        ax.plot(*at, "o--", color="black", linewidth=1.5, markersize=5, clip_on=False, label="validation")
-    ax.set_ylabel("loss (nats a token)", fontsize=12)
-    ax.tick_params(labelsize=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=12)

@@ -7,30 +7,24 @@ takes it in another thread; there it does no more than leave an order, which the
 import time
 from array import array
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite, nan
 
-import numpy as np
-import torch
 from anywidget import AnyWidget
 from IPython.display import display
 from traitlets import Bytes, Dict, List, Unicode
 
-from course_lib.devices import single_thread
-from course_lib.inference import Sampling, stream_text
 from course_lib.pretraining import Trainer
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.shared.curves import CURVES, curve_blocks, write
 from course_lib.widgets.training_dashboard.picture import training_picture
 
-__all__ = ["CURVES", "TrainingDashboard", "curve_blocks"]
+__all__ = ["TrainingDashboard"]
 
-CURVES = ("step", "loss", "lowest", "highest", "validation_loss", "learning_rate")
-MOST_BLOCKS = 512  # of steps that a curve is drawn from: as many as a picture has room for
 INTERVAL = 0.2  # seconds between two updates, at least
 SHARE = 0.01  # of the training time that updates may take, and samples another as much
 RECENT = 20  # steps that throughput and loss are averaged over
-SAMPLE_TOKENS = 60
 MOST_SAMPLES = 20
 ORDERS = ("run", "pause", "stop")
 
@@ -179,49 +173,6 @@ class TrainingDashboard(AnyWidget):
         text = write(self._trainer.model, self._tokenizer, self._prompt)
         self.samples = [*self.samples[1 - MOST_SAMPLES :], {"step": self._step, "text": text}]
         self._sampling += time.perf_counter() - start
-
-
-def write(model, tokenizer: Tokenizer, prompt: str, n_tokens: int = SAMPLE_TOKENS) -> str:
-    """Return what `model` writes after `prompt` with seed 0; the text changes only as the model does."""
-    was_training = model.training
-    model.eval()
-    generator = torch.Generator().manual_seed(0)
-    try:
-        with single_thread():  # for one token at a time a second one costs more than it brings
-            return "".join(stream_text(model, tokenizer, prompt, n_tokens, Sampling(0.8), generator=generator))
-    finally:
-        model.train(was_training)
-
-
-def curve_blocks(columns: Mapping[str, Sequence[float]], most: int = MOST_BLOCKS) -> np.ndarray:
-    """Return float32 (len(CURVES), block): the steps in `most` blocks of equal length at the most, each as one point.
-
-    `columns` gives "loss", "validation_loss" and "learning_rate" of every step; NaN where a step was not evaluated. A
-    block's point has its last step, its mean losses, and its lowest and highest training loss. Blocks are a power of two
-    long, so that a point once drawn stays where it is until their length doubles.
-    """
-    loss, validation, rate = (np.array(columns[name]) for name in ("loss", "validation_loss", "learning_rate"))
-    n = len(loss)
-    if n == 0:
-        return np.empty((len(CURVES), 0), np.float32)
-    size = 1
-    while n > size * most:
-        size *= 2
-    starts = np.arange(0, n, size)
-    ends = np.append(starts[1:], n)
-    evaluated = ~np.isnan(validation)
-    n_evaluated = np.add.reduceat(evaluated.astype(int), starts)
-    summed = np.add.reduceat(np.where(evaluated, validation, 0), starts)
-    return np.stack(
-        [
-            ends,
-            np.add.reduceat(loss, starts) / (ends - starts),
-            np.minimum.reduceat(loss, starts),
-            np.maximum.reduceat(loss, starts),
-            np.where(n_evaluated > 0, summed / np.maximum(n_evaluated, 1), nan),
-            rate[ends - 1],
-        ]
-    ).astype(np.float32)
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -1,0 +1,78 @@
+"""A training run as curves, and what its model writes: for the widgets that show a run, live or afterwards."""
+
+from collections.abc import Mapping, Sequence
+from math import nan
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from course_lib.devices import single_thread
+from course_lib.inference import Sampling, stream_text
+from course_lib.plots import PALETTE
+from course_lib.tokenization import Tokenizer
+
+__all__ = ["CURVES", "curve_blocks", "draw_losses", "write"]
+
+CURVES = ("step", "loss", "lowest", "highest", "validation_loss", "learning_rate")
+MOST_BLOCKS = 512  # of steps that a curve is drawn from: as many as a picture has room for
+SAMPLE_TOKENS = 60
+
+_LEARNER = PALETTE["light"]["learner"]
+
+
+def curve_blocks(columns: Mapping[str, Sequence[float]], most: int = MOST_BLOCKS) -> np.ndarray:
+    """Return float32 (len(CURVES), block): the steps in `most` blocks of equal length at the most, each as one point.
+
+    `columns` gives "loss", "validation_loss" and "learning_rate" of every step; NaN where a step was not evaluated. A
+    block's point has its last step, its mean losses, and its lowest and highest training loss. Blocks are a power of two
+    long, so that a point once drawn stays where it is until their length doubles.
+    """
+    loss, validation, rate = (np.array(columns[name]) for name in ("loss", "validation_loss", "learning_rate"))
+    n = len(loss)
+    if n == 0:
+        return np.empty((len(CURVES), 0), np.float32)
+    size = 1
+    while n > size * most:
+        size *= 2
+    starts = np.arange(0, n, size)
+    ends = np.append(starts[1:], n)
+    evaluated = ~np.isnan(validation)
+    n_evaluated = np.add.reduceat(evaluated.astype(int), starts)
+    summed = np.add.reduceat(np.where(evaluated, validation, 0), starts)
+    return np.stack(
+        [
+            ends,
+            np.add.reduceat(loss, starts) / (ends - starts),
+            np.minimum.reduceat(loss, starts),
+            np.maximum.reduceat(loss, starts),
+            np.where(n_evaluated > 0, summed / np.maximum(n_evaluated, 1), nan),
+            rate[ends - 1],
+        ]
+    ).astype(np.float32)
+
+
+def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
+    """Draw the training loss with the range that single steps lie in, and the validation loss."""
+    ax.fill_between(curves["step"], curves["lowest"], curves["highest"], color=_LEARNER, alpha=0.2, linewidth=0)
+    ax.plot(curves["step"], curves["loss"], color=_LEARNER, linewidth=2, label="training")
+    evaluated = ~np.isnan(curves["validation_loss"])
+    if evaluated.any():
+        at = curves["step"][evaluated], curves["validation_loss"][evaluated]
+        ax.plot(*at, "o--", color="black", linewidth=1.5, markersize=5, clip_on=False, label="validation")
+    ax.set_ylabel("loss (nats a token)", fontsize=12)
+    ax.tick_params(labelsize=11)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=12)
+
+
+def write(model, tokenizer: Tokenizer, prompt: str, n_tokens: int = SAMPLE_TOKENS) -> str:
+    """Return what `model` writes after `prompt` with seed 0; the text changes only as the model does."""
+    was_training = model.training
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with single_thread():  # for one token at a time a second one costs more than it brings
+            return "".join(stream_text(model, tokenizer, prompt, n_tokens, Sampling(0.8), generator=generator))
+    finally:
+        model.train(was_training)
