@@ -192,8 +192,8 @@ def test_a_full_context_is_said_and_the_text_kept(smollm2):
     playground = SamplingPlayground(model, tokenizer, PROMPT)
     with pytest.raises(ValueError, match="fills the 8 tokens that fit"):
         playground.generate(10)
+    assert len(playground.result["path"]) == 3  # those that fitted are shown
     tell(playground, "look", depth=3)
-    assert len(playground.result["path"]) == 3
     assert playground._repr_mimebundle_()[0]["image/png"]
 
 

@@ -6,10 +6,12 @@ tokens are 270 KB and one map 256 KB, where the maps as JSON text would be half 
 """
 
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
-from anywidget import AnyWidget
+from torch import Tensor
 from traitlets import Bytes, Dict, Int, List, Tuple, Unicode, observe, validate
 
 from course_lib.architecture import TransformerLM
@@ -17,8 +19,9 @@ from course_lib.inference.interpret import Capture, capture_attention
 from course_lib.plots import attention_ramp
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.attention_explorer.picture import attention_picture
-from course_lib.widgets.shared.attention_maps import pool_maps, send_map
+from course_lib.widgets.shared.attention_maps import pool_maps, whole_map
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.shared.live import LiveWidget, Reply
 
 __all__ = ["MAX_TOKENS", "AttentionExplorer"]
 
@@ -26,7 +29,7 @@ MAX_TOKENS = 512
 NEXT_TOKENS = 10
 
 
-class AttentionExplorer(AnyWidget):
+class AttentionExplorer(LiveWidget):
     """Show all attention heads of `model` on `text`, one of them as a matrix or as arcs, and the next token's odds.
 
     The widget runs the model again when the learner types another text or switches heads off, and so does setting `text`
@@ -52,15 +55,19 @@ class AttentionExplorer(AnyWidget):
     head = Int().tag(sync=True)
     off = List(Tuple(Int(), Int())).tag(sync=True)
     result = Dict().tag(sync=True)
+    _newest: ClassVar["AttentionExplorer | None"] = (
+        None  # it keeps its maps; the others compute theirs again when asked
+    )
+
     ramps = Bytes(attention_ramp("light").tobytes() + attention_ramp("dark").tobytes()).tag(sync=True)
 
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0):
         self._model, self._tokenizer = model, tokenizer
-        self._shown = (None, None)
+        self._shown: dict = {}  # the traits that `result` belongs to
+        self._kept: dict[tuple, Capture] = {}
         self._encode(text)
         self._check(layer, head)
         super().__init__(text=text, layer=layer, head=head)
-        self.on_msg(self._answer)
 
     def select(self, layer: int, head: int) -> None:
         """Show the head `head` of layer `layer`, both counted from 0."""
@@ -85,7 +92,8 @@ class AttentionExplorer(AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        picture = attention_picture(self.result, self._capture.weights(self.layer, self.head), self.layer, self.head)
+        weights = self._capture(**self._shown).weights(self.layer, self.head)
+        picture = attention_picture(self.result, weights, self.layer, self.head)
         return data | {"image/png": b64encode(picture).decode("ascii")}, metadata
 
     @validate("text")
@@ -116,36 +124,46 @@ class AttentionExplorer(AnyWidget):
     @observe("text", "off")
     def _update(self, _change: dict) -> None:
         """Run the model for a new text or for other heads off; switching all back on needs no new run."""
-        if (self.text, self.off) == self._shown:
+        wanted = {"text": self.text, "off": self.off}
+        if wanted == self._shown:
             return
-        ids = self._encode(self.text)
-        if self.text != self._shown[0]:
-            self._all_on = self._run(ids)
-        self._capture = self._run(ids, self.off) if self.off else self._all_on
-        self._shown = (self.text, self.off)
-        thumbnails = pool_maps(self._capture.maps)
+        with self._or_as_before(self._shown):
+            all_on = self._capture(self.text, [], self._progress)
+            capture = self._capture(**wanted, on_layer=self._progress)
+        self._kept = {key: kept for key, kept in self._kept.items() if kept is all_on or kept is capture}
+        thumbnails = pool_maps(capture.maps)
+        self._shown = wanted
         self.result = {
-            "tokens": [token_of(self._tokenizer, index) for index in ids],
+            "tokens": [token_of(self._tokenizer, index) for index in self._encode(self.text)],
             "layers": thumbnails.shape[0],
             "heads": thumbnails.shape[1],
             "side": thumbnails.shape[2],
             "thumbnails": thumbnails.numpy().tobytes(),
-            "next": self._next_tokens(),
+            "next": self._next_tokens(all_on.logits[-1].softmax(-1), capture.logits[-1].softmax(-1)),
             "off": len(self.off),
         }
 
-    def _run(self, ids: list[int], off: Collection[tuple[int, int]] = ()) -> Capture:
-        def progress(done: int, total: int) -> None:
-            self.send({"type": "progress", "done": done, "total": total})
+    def _capture(
+        self, text: str, off: Collection[tuple[int, int]], on_layer: Callable[[int, int], None] | None = None
+    ) -> Capture:
+        """Return what the model shows on `text` with the heads `off`; run it unless that is kept from the last time."""
+        if AttentionExplorer._newest not in (self, None):
+            AttentionExplorer._newest._kept.clear()
+        AttentionExplorer._newest = self
+        key = (text, *off)
+        if key not in self._kept:
+            capture = capture_attention(self._model, torch.tensor(self._encode(text)), off, on_layer)
+            self._kept[key] = replace(capture, logits=capture.logits[-1:].clone())  # all of them are ten times the maps
+        return self._kept[key]
 
-        return capture_attention(self._model, torch.tensor(ids), off, progress)
+    def _progress(self, done: int, total: int) -> None:
+        self.send({"type": "progress", "done": done, "total": total})
 
-    def _next_tokens(self) -> list[dict]:
+    def _next_tokens(self, before: Tensor, now: Tensor) -> list[dict]:
         """Return the ten likeliest next tokens, likeliest first, with their probabilities now and with all heads on.
 
         A token that was likely before the heads were switched off stays in the list, so that its fall can be seen.
         """
-        before, now = (capture.logits[-1].softmax(-1) for capture in (self._all_on, self._capture))
         shown = torch.maximum(before, now).topk(min(NEXT_TOKENS, len(now))).indices
         shown = shown[now[shown].argsort(descending=True, stable=True)]
         return [
@@ -153,16 +171,11 @@ class AttentionExplorer(AnyWidget):
             for index in shown.tolist()
         ]
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Answer the browser: one head's map, or the whole run again. What goes wrong is shown in the widget."""
+    def _do(self, message: dict) -> Reply | None:
+        """Do what the browser asks for: send one head's map, or run the model again."""
         if message["type"] == "map":
-            send_map(self, self._capture, message)
-            return
-        try:
-            self._encode(message["text"])
-            with self.hold_trait_notifications():
-                self.text, self.off = message["text"], [tuple(pair) for pair in message["off"]]
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+            return whole_map(self._capture(**self._shown), message)
+        self._encode(message["text"])
+        with self.hold_trait_notifications():
+            self.text, self.off = message["text"], [tuple(pair) for pair in message["off"]]
+        return None

@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 
 import torch
-from anywidget import AnyWidget
 from traitlets import Dict
 
 from course_lib.architecture import TransformerLM
@@ -16,6 +15,7 @@ from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.cache_view.picture import cache_picture
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.shared.live import LiveWidget
 
 __all__ = ["MAX_PROMPT", "NEW_TOKENS", "SIDES", "CacheView"]
 
@@ -23,7 +23,7 @@ MAX_PROMPT, NEW_TOKENS = 24, 20  # what stays legible side by side
 SIDES = ("uncached", "cached")
 
 
-class CacheView(AnyWidget):
+class CacheView(LiveWidget):
     """Let `model` continue `prompt` token by token, each token computed without the cache and with it.
 
     `prompt` must have 1 to 24 tokens, else ValueError; 20 are generated, the likeliest each time. The learner steps, plays
@@ -45,7 +45,6 @@ class CacheView(AnyWidget):
         self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long, device=device)
         super().__init__()
         self.start(prompt)
-        self.on_msg(self._answer)
 
     @property
     def steps(self) -> list[dict[str, dict]]:
@@ -65,7 +64,7 @@ class CacheView(AnyWidget):
         """Begin anew with `prompt` and an empty cache."""
         longest = min(MAX_PROMPT, self._model.config.context_length - NEW_TOKENS)
         ids = self._ids = encode_text(self._tokenizer, prompt, longest)
-        self._cache = self._model.new_cache(1, len(ids) + NEW_TOKENS)
+        self._cache, self._n_cached = self._model.new_cache(1, len(ids) + NEW_TOKENS), 0
         self.run = {
             "text": prompt,
             "n_prompt": len(ids),
@@ -111,11 +110,15 @@ class CacheView(AnyWidget):
     def _compute(self, side: str) -> tuple[int, dict]:
         """Return the next token and what it cost."""
         cache = self._cache if side == "cached" else None
-        n_past = cache[0].length if cache else 0
+        n_past = self._n_cached if cache else 0
+        for layer in cache or ():
+            layer.length = n_past  # a step that was interrupted has filled some layers further than others
         start = time.perf_counter()
         token = self._next_token(self._ids[n_past:], cache)
         milliseconds = 1000 * (time.perf_counter() - start)
         cost = self._cost(len(self._ids) - n_past, n_past)
+        if cache:
+            self._n_cached = len(self._ids)
         kept = self._bytes(len(self._ids)) if cache else 0
         return token, cost | {"cache_size": kept, "ms": milliseconds, "chip": token_of(self._tokenizer, token)["chip"]}
 
@@ -138,14 +141,9 @@ class CacheView(AnyWidget):
     def _bytes(self, n_positions: int) -> int:
         return cache_bytes(self._model.config, n_positions, self._model.embedding.weight.dtype)
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Answer the browser: one more token, or a new start. What goes wrong is shown in the widget."""
-        try:
-            if message["type"] == "step":
-                self.step(message["sides"])
-            else:
-                self.start(message["text"])
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+    def _do(self, message: dict) -> None:
+        """Do what the browser asks for: one more token, or a new start."""
+        if message["type"] == "step":
+            self.step(message["sides"])
+        else:
+            self.start(message["text"])

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from anywidget import AnyWidget
 from torch.nn import functional as F
 from traitlets import Bytes, Dict, Int, List, Unicode, observe, validate
 
@@ -16,16 +15,17 @@ from course_lib.pretraining import load_model, read_history
 from course_lib.pretraining.checkpoints import read_state
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.checkpoint_scrubber.picture import scrubber_picture
-from course_lib.widgets.shared.attention_maps import pool_maps, send_map
+from course_lib.widgets.shared.attention_maps import pool_maps, whole_map
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.shared.curves import CURVES, curve_blocks, write
+from course_lib.widgets.shared.live import LiveWidget, Reply
 
 __all__ = ["CheckpointScrubber"]
 
 MAX_TOKENS = 128
 
 
-class CheckpointScrubber(AnyWidget):
+class CheckpointScrubber(LiveWidget):
     """Move through `checkpoints`, as `pretraining.list_checkpoints(folder)` lists them, and see what each model does.
 
     Of the checkpoint looked at, the widget shows the loss on every token of `text` (1 to 128 tokens, else ValueError), the
@@ -63,7 +63,8 @@ class CheckpointScrubber(AnyWidget):
         if not checkpoints:
             raise ValueError("there are no checkpoints: give the Trainer a folder and it saves some")
         self._paths, self._tokenizer = [Path(path) for path in checkpoints], tokenizer
-        self._seen: dict[tuple[int, str], tuple[Capture, dict]] = {}
+        self._shown: dict = {}  # the traits that `result` belongs to
+        self._seen: dict[int, tuple[Capture, dict]] = {}  # of the present text, by checkpoint
         self._samples: dict[int, str] = {}
         scores = []
         for path in self._paths:
@@ -86,7 +87,6 @@ class CheckpointScrubber(AnyWidget):
         )
         with self.hold_trait_notifications():
             self.text, self.at = text, len(self._paths) - 1
-        self.on_msg(self._answer)
 
     @property
     def losses(self) -> list[float]:
@@ -133,12 +133,15 @@ class CheckpointScrubber(AnyWidget):
 
     @observe("text", "at")
     def _update(self, _change) -> None:
-        if not self.text:  # not set yet
+        wanted = {"text": self.text, "at": self.at}
+        if not self.text or wanted == self._shown:  # not set yet, or set back
             return
-        key = (self.at, self.text)
-        if key not in self._seen:
-            self._seen[key] = self._look()
-        self._capture, self.result = self._seen[key]
+        seen = self._seen if self.text == self._shown.get("text") else {}
+        with self._or_as_before(self._shown):
+            if self.at not in seen:
+                seen[self.at] = self._look()
+        self._seen, self._shown = seen, wanted
+        self._capture, self.result = seen[self.at]
 
     def _look(self) -> tuple[Capture, dict]:
         """Load the model of the checkpoint and return where it looks in the text, and all that the browser shows."""
@@ -160,18 +163,13 @@ class CheckpointScrubber(AnyWidget):
             "sample": self._samples[self.at],
         }
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Answer the browser: another checkpoint, another text, or one head's whole map."""
+    def _do(self, message: dict) -> Reply | None:
+        """Do what the browser asks for: send one head's whole map, or show another checkpoint or text."""
         if message["type"] == "map":
-            send_map(self, self._capture, message)
-            return
-        try:
-            if message["type"] == "look":
-                self.at = message["at"]
-            else:
-                self._encode(message["text"])
-                self.text = message["text"]
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+            return whole_map(self._capture, message)
+        if message["type"] == "look":
+            self.at = message["at"]
+        else:
+            self._encode(message["text"])
+            self.text = message["text"]
+        return None

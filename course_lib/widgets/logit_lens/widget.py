@@ -7,7 +7,6 @@ its way through the layers, are sent when that position is first looked at.
 from base64 import b64encode
 
 import torch
-from anywidget import AnyWidget
 from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 
 from course_lib.architecture import TransformerLM
@@ -15,13 +14,14 @@ from course_lib.inference.interpret import logit_lens
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.logit_lens.picture import lens_picture
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.shared.live import LiveWidget, Reply
 
 __all__ = ["MAX_TOKENS", "LogitLens"]
 
 MAX_TOKENS = 128
 
 
-class LogitLens(AnyWidget):
+class LogitLens(LiveWidget):
     """Show the likeliest next token after every layer of `model` on `text`, and one position's way through the layers.
 
     The widget runs the model again when the learner types another text, and so does setting `text`, which must have 1 to
@@ -39,9 +39,9 @@ class LogitLens(AnyWidget):
 
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer, text: str):
         self._model, self._tokenizer = model, tokenizer
+        self._shown: dict = {}  # the traits that `result` belongs to
         self._encode(text)
         super().__init__(text=text)
-        self.on_msg(self._answer)
 
     def __repr__(self) -> str:
         n_tokens = len(self.result["tokens"])
@@ -80,9 +80,12 @@ class LogitLens(AnyWidget):
         def progress(done: int, total: int) -> None:
             self.send({"type": "progress", "done": done - 1, "total": total - 1})  # the embedding is no layer
 
-        ids = self._encode(self.text)
-        self._lens = logit_lens(self._model, torch.tensor(ids), on_layer=progress)
-        self.pinned = None
+        if self._shown == {"text": self.text}:
+            return
+        with self._or_as_before(self._shown):
+            ids = self._encode(self.text)
+            self._lens = logit_lens(self._model, torch.tensor(ids), on_layer=progress)
+        self._shown, self.pinned = {"text": self.text}, None
         likeliest = self._lens.top_ids[..., 0]
         self.result = {
             "tokens": [token_of(self._tokenizer, index) for index in ids],
@@ -95,34 +98,25 @@ class LogitLens(AnyWidget):
     def _vocabulary(self, ids: torch.Tensor) -> dict[str, dict]:
         return {str(index): token_of(self._tokenizer, index) for index in ids.unique().tolist()}
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Answer the browser: one position in full, or another text. What goes wrong is shown in the widget."""
+    def _do(self, message: dict) -> Reply | None:
+        """Do what the browser asks for: send one position in full, or show another text."""
         if message["type"] == "column":
-            self._send_column(message["position"])
-            return
-        try:
-            self.text = message["text"]
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+            return self._column(min(message["position"], len(self._lens.answer) - 1))  # the text may be shorter by now
+        self.text = message["text"]
+        return None
 
-    def _send_column(self, position: int) -> None:
-        """Send the likeliest tokens of one position at every depth, and how the two tokens that matter rise there.
+    def _column(self, position: int) -> Reply:
+        """Return the likeliest tokens of one position at every depth, and how the two tokens that matter rise there.
 
         The second buffer is float32 (5, depth): the entropy in bits, the whole model's answer's probability and rank, and
         those of the token that comes next in the text, which are 0 at the last position.
         """
         lens = self._lens
-        if position >= len(lens.answer):  # asked for just before the text became shorter
-            return
         ids, probabilities = lens.top_ids[:, position], lens.top_probabilities[:, position]
         is_last = position == len(lens.answer) - 1
         curves = [lens.entropy[:, position], lens.answer_probability[:, position], lens.answer_rank[:, position]]
         for actual in (lens.actual_probability, lens.actual_rank):
             curves.append(torch.zeros(len(ids)) if is_last else actual[:, position])
         buffers = [ids.int(), probabilities, torch.stack([curve.float() for curve in curves])]
-        self.send(
-            {"type": "column", "position": position, "vocabulary": self._vocabulary(ids)},
-            [buffer.contiguous().numpy().tobytes() for buffer in buffers],
-        )
+        message = {"type": "column", "position": position, "vocabulary": self._vocabulary(ids)}
+        return message, [buffer.contiguous().numpy().tobytes() for buffer in buffers]

@@ -9,7 +9,6 @@ from base64 import b64encode
 from dataclasses import replace
 
 import torch
-from anywidget import AnyWidget
 from torch import Tensor
 from traitlets import Dict, Float, Int, Unicode, observe, validate
 
@@ -20,6 +19,7 @@ from course_lib.tokenization import Tokenizer
 from course_lib.widgets.sampling_playground.picture import sampling_picture
 from course_lib.widgets.sampling_playground.tree import FILTERS, Node, cut_by
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.shared.live import LiveWidget
 
 __all__ = ["MAX_TOKENS", "SamplingPlayground"]
 
@@ -28,7 +28,7 @@ ROWS = 12
 UNFILTERED = Sampling(temperature=1.0)
 
 
-class SamplingPlayground(AnyWidget):
+class SamplingPlayground(LiveWidget):
     """Draw the tokens that follow `prompt`, one at a time, with settings that can be moved, and branch at any of them.
 
     `temperature`, `top_k`, `top_p`, `min_p` (None: off) and `seed` can be read and set. A token depends on the settings, the
@@ -63,10 +63,11 @@ class SamplingPlayground(AnyWidget):
         self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long)
         self._longest = min(MAX_TOKENS, model.config.context_length)
         self._cache, self._cached = model.new_cache(1, self._longest), []
+        self._latest: tuple[list[int], Tensor | None] = [], None  # a text, and the logits after it
+        self._shown: dict = {}  # the traits that `result` belongs to
         self._states = []  # of the seed's generator after 0, 1, 2 … draws
         self._start_over(prompt)
         super().__init__(text=prompt, seed=seed, **vars(sampling))
-        self.on_msg(self._answer)
 
     @property
     def sampling(self) -> Sampling:
@@ -79,12 +80,17 @@ class SamplingPlayground(AnyWidget):
         return self._tokenizer.decode(node.token for node in self._place.end().path())
 
     def generate(self, n_tokens: int) -> None:
-        """Draw up to `n_tokens` from the place that is looked at; a token that ends the text is the last."""
-        for _ in range(n_tokens):
-            self._draw()
-            if self._place.token in self._tokenizer.end_ids:
-                break
-        self._show()
+        """Draw up to `n_tokens` from the place that is looked at; a token that ends the text is the last.
+
+        ValueError says when no more fit; those that did are shown.
+        """
+        try:
+            for _ in range(n_tokens):
+                self._draw()
+                if self._place.token in self._tokenizer.end_ids:
+                    break
+        finally:
+            self._show()
 
     def __repr__(self) -> str:
         n_prompt, n_generated = len(self._prompt), len(self._place.end().path())
@@ -119,37 +125,48 @@ class SamplingPlayground(AnyWidget):
 
     @observe("text", "temperature", "top_k", "top_p", "min_p", "seed")
     def _update(self, change: dict) -> None:
-        if change["name"] == "text":
-            self._start_over(self.text)
+        if change["name"] == "text" and self.text != self._shown.get("text"):
+            with self._or_as_before(self._shown):
+                self._start_over(self.text)
+        self._shown = {"text": self.text}
         if change["name"] == "seed":
             self._states = []
         self._show()
 
     def _start_over(self, prompt: str) -> None:
-        self._prompt = self._encode(prompt)
+        ids = self._encode(prompt)
+        self._logits_after(ids)
+        self._prompt = ids
         self._root = self._place = Node()  # the tree of texts, and the node whose next token is looked at
 
     # ---------------------------------------------------------------- the model
 
-    @torch.inference_mode()
-    def _logits(self) -> Tensor:
-        """Return the logits (vocab,) at the place that is looked at, -∞ for what is no token.
+    # The model runs before anything is changed that the widget shows: an interrupt leaves all as it was.
 
-        What the cache still holds is not computed again.
-        """
-        ids = [*self._prompt, *(node.token for node in self._place.path())]
-        if ids == self._cached:
-            return self._latest_logits
+    def _logits(self) -> Tensor:
+        """Return the logits (vocab,) at the place that is looked at."""
+        return self._logits_after([*self._prompt, *(node.token for node in self._place.path())])
+
+    @torch.inference_mode()
+    def _logits_after(self, ids: list[int]) -> Tensor:
+        """Return the logits (vocab,) after `ids`, -∞ for what is no token. What the cache still holds is not computed again."""
+        if ids == self._latest[0]:
+            return self._latest[1]
         shared = 0
         while shared < min(len(self._cached), len(ids) - 1) and self._cached[shared] == ids[shared]:
             shared += 1
+        self._cached = ids[:shared]
         for layer in self._cache:
             layer.length = shared
         new = torch.tensor([ids[shared:]], device=self._model.embedding.weight.device)
         stream = self._model.residual(new, self._cache)
-        self._latest_logits = self._model.unembed(stream[0, -1]).float().cpu().index_fill(-1, self._banned, -torch.inf)
-        self._cached = ids
-        return self._latest_logits
+        logits = self._model.unembed(stream[0, -1]).float().cpu().index_fill(-1, self._banned, -torch.inf)
+        self._cached, self._latest = ids, (ids, logits)
+        return logits
+
+    def _look_at(self, place: Node) -> None:
+        self._logits_after([*self._prompt, *(node.token for node in place.path())])
+        self._place = place
 
     def _draw(self) -> None:
         depth = len(self._place.path())
@@ -172,24 +189,16 @@ class SamplingPlayground(AnyWidget):
             raise ValueError(f"The text fills the {self._longest} tokens that fit: go on from an earlier place.")
         logits = self._logits()
         own, drawn = logits.softmax(-1)[token].item(), self.sampling.probabilities(logits)[token].item()
+        self._logits_after([*self._prompt, *(node.token for node in self._place.path()), token])
         self._place = self._place.follow(token, own, drawn)
 
     # ---------------------------------------------------------------- the browser
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Do what the browser asks for, with the settings that it shows. What goes wrong is shown in the widget."""
-        try:
-            with self.hold_trait_notifications():
-                for name, value in message["settings"].items():
-                    setattr(self, name, value)
-            self._do(message)
-            self._show()
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
-
     def _do(self, message: dict) -> None:
+        """Do what the browser asks for, with the settings that it shows."""
+        with self.hold_trait_notifications():
+            for name, value in message["settings"].items():
+                setattr(self, name, value)
         match message["type"]:
             case "run":
                 self._start_over(message["text"])
@@ -201,10 +210,11 @@ class SamplingPlayground(AnyWidget):
             case "take":
                 self._take(message["id"])
             case "look":
-                self._place = [self._root, *self._place.end().path()][message["depth"]]
+                self._look_at([self._root, *self._place.end().path()][message["depth"]])
             case "walk":
-                self._place = list(self._root.branches())[message["branch"]].leaf
+                self._look_at(list(self._root.branches())[message["branch"]].leaf)
                 self._place.make_current()
+        self._show()
 
     def _show(self) -> None:
         """Tell the browser the text, the odds at the place that is looked at, what is cut there, and all branches."""

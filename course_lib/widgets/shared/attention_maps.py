@@ -1,7 +1,6 @@
 """The attention maps of all heads: made small for the browser, sent whole for one head, drawn as a picture."""
 
 import numpy as np
-from anywidget import AnyWidget
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor
@@ -9,8 +8,9 @@ from torch.nn import functional as F
 
 from course_lib.inference.interpret import Capture
 from course_lib.plots import PALETTE, attention_ramp
+from course_lib.widgets.shared.live import Reply
 
-__all__ = ["RAMP", "draw_matrix", "future_keys", "pool_maps", "send_map"]
+__all__ = ["RAMP", "draw_matrix", "future_keys", "pool_maps", "whole_map"]
 
 RAMP = ListedColormap(attention_ramp("light") / 255)
 THUMBNAIL = 32
@@ -19,10 +19,10 @@ _COLOURS = PALETTE["light"]
 _MOST_LABELS, _LONGEST_LABEL = 24, 12
 
 
-def send_map(widget: AnyWidget, capture: Capture, head_of: dict) -> None:
-    """Send the browser the whole map of one head, {"layer": …, "head": …}."""
+def whole_map(capture: Capture, head_of: dict) -> Reply:
+    """Return what answers the browser's request for the whole map of one head, {"layer": …, "head": …}."""
     layer, head = head_of["layer"], head_of["head"]
-    widget.send({"type": "map", "layer": layer, "head": head}, [capture.maps[layer, head].numpy().tobytes()])
+    return {"type": "map", "layer": layer, "head": head}, [capture.maps[layer, head].numpy().tobytes()]
 
 
 def pool_maps(maps: Tensor, side: int = THUMBNAIL) -> Tensor:

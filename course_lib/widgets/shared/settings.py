@@ -1,12 +1,13 @@
 """What the widgets share whose settings the kernel answers to: the browser asks for changes, Python computes what follows."""
 
-from anywidget import AnyWidget
 from traitlets import Dict
+
+from course_lib.widgets.shared.live import LiveWidget
 
 __all__ = ["SettingsWidget"]
 
 
-class SettingsWidget(AnyWidget):
+class SettingsWidget(LiveWidget):
     """`settings` are what the learner moves; `result` is what follows from them, as the subclass's `_compute` says.
 
     A setting that cannot be raises ValueError and changes nothing; the browser shows what it says.
@@ -17,7 +18,6 @@ class SettingsWidget(AnyWidget):
 
     def __init__(self, **settings):
         super().__init__(settings=settings, result=self._compute(settings))
-        self.on_msg(self._answer)
 
     def set(self, **changes) -> None:
         """Change some settings; ValueError names one that does not exist or cannot be."""
@@ -31,10 +31,5 @@ class SettingsWidget(AnyWidget):
     def _compute(self, settings: dict) -> dict:
         raise NotImplementedError
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        try:
-            self.set(**message["settings"])
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+    def _do(self, message: dict) -> None:
+        self.set(**message["settings"])

@@ -3,12 +3,12 @@
 from base64 import b64encode
 from dataclasses import asdict
 
-from anywidget import AnyWidget
 from traitlets import Dict, Int, TraitError, Unicode, observe, validate
 
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.sentencepiece import SentencePieceTokenizer
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
+from course_lib.widgets.shared.live import LiveWidget
 from course_lib.widgets.tokenizer_view.picture import tokens_picture
 
 __all__ = ["MAX_SYMBOLS", "MAX_TOKENS", "TokenizerView"]
@@ -17,7 +17,7 @@ MAX_TOKENS = 1000
 MAX_SYMBOLS = 64  # bytes or characters of a word whose merges are shown
 
 
-class TokenizerView(AnyWidget):
+class TokenizerView(LiveWidget):
     """Show `text` as the tokens of `tokenizer`, and how merging makes one of its words, from bytes to tokens.
 
     The learner types another text, chooses a word and steps through its merges; so does setting `text`, `word` (counted from
@@ -42,7 +42,6 @@ class TokenizerView(AnyWidget):
         self._symbols = "characters" if isinstance(tokenizer, SentencePieceTokenizer) else "bytes"
         encode_text(tokenizer, text, MAX_TOKENS)
         super().__init__(text=text)
-        self.on_msg(self._answer)
 
     def __repr__(self) -> str:
         sizes = ", ".join(_counted(n, unit) for unit, n in self.result["sizes"].items())
@@ -123,17 +122,12 @@ class TokenizerView(AnyWidget):
             "vocabulary": {str(index): token_of(self._tokenizer, index) for index in sorted(ids)},
         }
 
-    def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Do what the browser asks for: another text, or another word. What goes wrong is shown in the widget."""
-        try:
-            if message["type"] == "text":
-                self._edit(message["text"])
-            else:
-                self.word = message["word"]
-        except Exception as error:
-            self.send({"type": "error", "message": str(error)})
-            return
-        self.send({"type": "done"})
+    def _do(self, message: dict) -> None:
+        """Do what the browser asks for: show another text, or another word."""
+        if message["type"] == "text":
+            self._edit(message["text"])
+        else:
+            self.word = message["word"]
 
 
 def _within(name: str, value: int, last: int, place: str) -> int:

@@ -1,0 +1,46 @@
+"""Widgets that the browser sends requests to, and that show a whole result or the one before it, never half of one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from anywidget import AnyWidget
+
+__all__ = ["LiveWidget", "Reply"]
+
+Reply = tuple[dict, list[bytes]]
+"""A message to the browser and the buffers that go with it."""
+
+
+class LiveWidget(AnyWidget):
+    """A widget that does what the browser asks for; a subclass says in `_do` what that is.
+
+    Every request is answered: by what `_do` returns, by `done` where that is None, or by `error`, which the widget shows.
+    """
+
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        self.on_msg(self._answer)
+
+    def _do(self, message: dict) -> Reply | None:
+        raise NotImplementedError
+
+    def _answer(self, _widget, message: dict, _buffers) -> None:
+        try:
+            reply = self._do(message)
+        except KeyboardInterrupt:
+            self.send({"type": "error", "message": "Interrupted: all is as it was before."})
+        except Exception as error:
+            self.send({"type": "error", "message": str(error)})
+        else:
+            self.send(*(reply or [{"type": "done"}]))
+
+    @contextmanager
+    def _or_as_before(self, before: dict) -> Iterator[None]:
+        """Give traits the values `before` again if the block, which computes what follows from new ones, is cut short."""
+        try:
+            yield
+        except BaseException:
+            with self.hold_trait_notifications():
+                for name, value in before.items():
+                    setattr(self, name, value)
+            raise
