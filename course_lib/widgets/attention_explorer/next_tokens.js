@@ -1,6 +1,9 @@
 // The next token's odds as bars: filled is now, dashed is with all heads on. Below them, the heads that are off.
 
-function nextPanel(explorer) {
+import { node, soon } from "../shared/base.js";
+import { oddsChart, twoDigits } from "../shared/odds.js";
+
+export function nextPanel(explorer) {
   const describe = ({ piece, now, before }) =>
     `${JSON.stringify(piece)}: ${twoDigits(now)} now, ${twoDigits(before)} with all heads on`;
   const odds = oddsChart({ before: "all heads on", describe });
@@ -16,7 +19,11 @@ function nextPanel(explorer) {
     odds.element.classList.toggle("changed", explorer.result().off > 0);
     const heads = explorer.off();
     restore.disabled = heads.length === 0;
-    off.replaceChildren(...(heads.length ? heads.map(([layer, head]) => offChip(explorer, layer, head)) : [node("span", { className: "muted", textContent: "None." })]));
+    off.replaceChildren(
+      ...(heads.length
+        ? heads.map(([layer, head]) => offChip(explorer, layer, head))
+        : [node("span", { className: "muted", textContent: "None." })]),
+    );
   });
   return { element, draw };
 }

@@ -1,6 +1,12 @@
 // The browser's half of AttentionExplorer. The kernel's half says what `result` holds; here it is drawn and driven.
 // Whatever is a token's text goes through textContent or fillText, never through innerHTML.
 
+import { gridPanel, headPanel, openMaps } from "../shared/attention_panels.js";
+import { drawAll, keepKeys, node, onNewLooks } from "../shared/base.js";
+import { openLine, promptPanel } from "../shared/kernel.js";
+import { counted } from "../shared/numbers.js";
+import { nextPanel } from "./next_tokens.js";
+
 export default { render };
 
 function render({ model, el }) {
@@ -11,7 +17,7 @@ function render({ model, el }) {
   root.append(node("div", { className: "panels" }, ...panels.map((panel) => panel.element)));
   el.append(root);
 
-  explorer.draw = () => panels.forEach((panel) => panel.draw());
+  explorer.draw = () => drawAll(panels);
   explorer.announce = panels[0].announce;
   const changes = "change:result change:off change:text change:layer change:head";
   model.on(changes, explorer.draw);
@@ -35,7 +41,7 @@ function openExplorer(model, el) {
     off: () => explorer.line.pending("run")?.off ?? model.get("off"),
     isOff: (layer, head) => explorer.off().some(([l, h]) => l === layer && h === head),
     draw: () => {},
-    announce: () => {},
+    announce: (_words) => {},
 
     select(layer, head) {
       model.set({ layer, head });

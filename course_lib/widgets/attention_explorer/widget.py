@@ -40,15 +40,8 @@ class AttentionExplorer(LiveWidget):
         explorer.select(layer=5, head=3)
     """
 
-    _esm = module(
-        "shared/kernel",
-        "shared/odds",
-        "shared/attention_views",
-        "shared/attention_panels",
-        "attention_explorer/next_tokens",
-        "attention_explorer/view",
-    )
-    _css = style_sheet("shared/attention")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     text = Unicode().tag(sync=True)
     layer = Int().tag(sync=True)

@@ -1,20 +1,20 @@
 // The arithmetic of AttentionStepper, the order of its steps, and how its numbers are written. Nothing here draws.
 
 // What each stage makes, its name in the formula's words, and whether it goes cell by cell or row by row.
-const STAGES = [
+export const STAGES = [
   { name: "Scores", result: "scores", symbol: "q kᵀ", byCell: true },
   { name: "Scale", result: "scaled", symbol: "q kᵀ / √d", byCell: false },
   { name: "Mask", result: "masked", symbol: "q kᵀ / √d + mask", byCell: false },
   { name: "Softmax", result: "weights", symbol: "weights", byCell: false },
   { name: "Weighted sum", result: "output", symbol: "weights", byCell: true },
 ];
-const SUM = STAGES.length - 1;
+export const SUM = STAGES.length - 1;
 
-const column = (matrix, index) => matrix.map((row) => row[index]);
+export const column = (matrix, index) => matrix.map((row) => row[index]);
 const dot = (a, b) => a.reduce((sum, number, index) => sum + number * b[index], 0);
 
 // Everything that follows from the numbers, as `scaled_dot_product_attention` computes it.
-function attend({ q, k, v, mask }) {
+export function attend({ q, k, v, mask }) {
   const root = Math.sqrt(q[0].length);
   const scores = q.map((query) => k.map((key) => dot(query, key)));
   const scaled = scores.map((row) => row.map((score) => score / root));
@@ -36,7 +36,7 @@ function softmaxOf(row) {
 }
 
 // All steps in order, as {stage, row, column}; the column is the last one where a whole row is done at once.
-function timeline({ q, k, v }) {
+export function timeline({ q, k, v }) {
   return STAGES.flatMap(({ byCell }, stage) => {
     const columns = stage === SUM ? v[0].length : k.length;
     return q.flatMap((_, row) => {
@@ -47,10 +47,10 @@ function timeline({ q, k, v }) {
 }
 
 // Has the step `now` come as far as this cell?
-const isDone = (now, row, column) => row < now.row || (row === now.row && column <= now.column);
+export const isDone = (now, row, column) => row < now.row || (row === now.row && column <= now.column);
 
 // A number as a cell shows it, in six characters at most: exactly if that is short, else to two significant digits.
-function short(number) {
+export function short(number) {
   if (number === -Infinity) return "−∞";
   const exact = String(number);
   const rounded = Math.abs(number) < 100 ? number.toPrecision(2) : number.toFixed(0);
@@ -59,7 +59,8 @@ function short(number) {
 }
 
 // Are these numbers written in full? Then a line that computes with them may say “=”, else “≈”.
-const isExact = (...numbers) => numbers.every((number) => number === -Infinity || Number(short(number).replaceAll("−", "-")) === number);
+export const isExact = (...numbers) =>
+  numbers.every((number) => number === -Infinity || Number(short(number).replaceAll("−", "-")) === number);
 
 // A factor within a sum: a negative one in brackets.
-const factor = (number) => (number < 0 ? `(${short(number)})` : short(number));
+export const factor = (number) => (number < 0 ? `(${short(number)})` : short(number));

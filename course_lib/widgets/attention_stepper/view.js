@@ -3,6 +3,10 @@
 //            kᵀ            v         Every number of a result stands in the row of the matrix at its left
 //   q        scores   →    output    and in the column of the matrix above it.
 
+import { clamp, drawAll, keepKeys, node, octets, soon } from "../shared/base.js";
+import { attend, column, isDone, STAGES, SUM, short, timeline } from "./steps.js";
+import { tokenHeader, workPanel } from "./work.js";
+
 const PACE = 1000; // ms a step while it plays
 const RANGE = 1000; // no number is larger, in either direction
 
@@ -18,7 +22,7 @@ function render({ model, el }) {
   root.addEventListener("keydown", (event) => press(stepper, event));
   el.append(root);
 
-  const draw = soon(() => panels.forEach((panel) => panel.draw()));
+  const draw = soon(() => drawAll(panels));
   stepper.draw = draw;
   const changes = "change:numbers change:step change:chips";
   model.on(changes, draw);
@@ -108,7 +112,12 @@ function press(stepper, event) {
 // ---- The formula, its present part emphasised ----
 
 function formulaPanel(stepper) {
-  const part = (stage, ...content) => Object.assign(node("span", { className: "part" }, ...content), { stage });
+  const parts = []; // {stage, element}: what is emphasised at which stage
+  const part = (stage, ...content) => {
+    const element = node("span", { className: "part" }, ...content);
+    parts.push({ stage, element });
+    return element;
+  };
   const symbol = (name, text) => node("i", { className: name, textContent: text });
   const fraction = node(
     "span",
@@ -116,12 +125,19 @@ function formulaPanel(stepper) {
     part(0, symbol("query", "q"), " ", symbol("key", "kᵀ")),
     part(1, "√", node("i", { textContent: "d" })),
   );
-  const parts = [part(3, "softmax ("), fraction, part(2, "+ mask"), part(3, ")"), part(4, symbol("value", "v"))];
-  const element = node("div", { className: "formula", role: "math", ariaLabel: "softmax of (q k transposed, over root d, plus mask), times v" }, ...parts);
+  const element = node(
+    "div",
+    { className: "formula", role: "math", ariaLabel: "softmax of (q k transposed, over root d, plus mask), times v" },
+    part(3, "softmax ("),
+    fraction,
+    part(2, "+ mask"),
+    part(3, ")"),
+    part(4, symbol("value", "v")),
+  );
 
   function draw() {
     const { stage } = stepper.now();
-    element.querySelectorAll(".part").forEach((part) => part.classList.toggle("now", part.stage === stage));
+    for (const part of parts) part.element.classList.toggle("now", part.stage === stage);
   }
   return { element, draw };
 }
@@ -129,7 +145,8 @@ function formulaPanel(stepper) {
 // ---- Stages, steps, and the slider ----
 
 function controlPanel(stepper) {
-  const button = (textContent, onclick, className = "") => node("button", { type: "button", textContent, onclick, className });
+  const button = (textContent, onclick, className = "") =>
+    node("button", { type: "button", textContent, onclick, className });
   const stages = STAGES.map(({ name }, stage) => button(`${stage + 1}  ${name}`, () => stepper.goTo(stage)));
   const back = button("◀ Back", () => stepper.go(stepper.step() - 1));
   const play = button("Play", () => (stepper.isPlaying() ? stepper.pause() : stepper.play()), "play");
@@ -147,13 +164,12 @@ function controlPanel(stepper) {
 
   function draw() {
     const [step, last] = [stepper.step(), stepper.steps().length - 1];
-    stages.forEach((button, stage) => (button.ariaPressed = String(stage === stepper.now().stage)));
+    for (const [stage, button] of stages.entries()) button.ariaPressed = String(stage === stepper.now().stage);
     back.disabled = step === 0;
     next.disabled = step === last;
     play.textContent = stepper.isPlaying() ? "Pause" : "Play";
     place.textContent = `step ${step + 1} of ${last + 1}`;
-    slider.max = last;
-    slider.value = step;
+    Object.assign(slider, { max: last, value: step });
     slider.ariaValueText = `${place.textContent}, ${STAGES[stepper.now().stage].name}`;
   }
   return { element, draw };
@@ -167,7 +183,9 @@ function picturePanel(stepper) {
   const q_ = inputs("q", "query", q.length, q[0].length);
   const k_ = inputs("k", "key", q[0].length, k.length, true);
   const v_ = inputs("v", "value", v.length, v[0].length);
-  const scores = results("scores", q.length, k.length, (row, column) => stepper.goTo(Math.min(stepper.now().stage, SUM - 1), row, column));
+  const scores = results("scores", q.length, k.length, (row, column) =>
+    stepper.goTo(Math.min(stepper.now().stage, SUM - 1), row, column),
+  );
   const output = results("output", q.length, v[0].length, (row, column) => stepper.goTo(SUM, row, column));
   const switches = matrix("mask", q.length, k.length, (row, column) => {
     const onclick = () => stepper.set("mask", row, column, !stepper.numbers().mask[row][column]);
@@ -179,18 +197,27 @@ function picturePanel(stepper) {
   label(switches, "mask", "query × key", `${mask.length} × ${mask[0].length}`);
   const scoreName = label(scores, "", "query × key", `${q.length} × ${k.length}`);
   label(output, "output", "query × d_value", `${q.length} × ${v[0].length}`);
-  q_.rows.forEach((row, i) => row.prepend(tokenHeader("row", chips.query[i])));
-  v_.rows.forEach((row, i) => row.prepend(tokenHeader("row", chips.key[i])));
+  for (const [i, row] of q_.rows.entries()) row.prepend(tokenHeader("row", chips.query[i]));
+  for (const [i, row] of v_.rows.entries()) row.prepend(tokenHeader("row", chips.key[i]));
   const heads = chips.key.map((chip) => tokenHeader("col", chip));
   k_.table.prepend(node("thead", {}, node("tr", {}, ...heads)));
   const error = node("p", { className: "error", role: "alert" });
-  const grid = node("div", { className: "matrices" }, ...[switches, k_, v_, q_, scores, output].map(({ table }) => table));
+  const grid = node(
+    "div",
+    { className: "matrices" },
+    ...[switches, k_, v_, q_, scores, output].map(({ table }) => table),
+  );
   const element = node("div", { className: "picture" }, grid, error);
 
   function inputs(name, role, rows, columns, isTurned = false) {
     return matrix(`${name} ${role}`, rows, columns, (row, column) => {
       const [i, c] = isTurned ? [column, row] : [row, column];
-      const input = node("input", { type: "text", inputMode: "decimal", autocomplete: "off", ariaLabel: `${name}, ${role === "query" ? "query" : "key"} ${i}, number ${c}` });
+      const input = node("input", {
+        type: "text",
+        inputMode: "decimal",
+        autocomplete: "off",
+        ariaLabel: `${name}, ${role === "query" ? "query" : "key"} ${i}, number ${c}`,
+      });
       const value = () => stepper.numbers()[name][i][c];
       input.addEventListener("focus", () => {
         input.value = written(value());
@@ -216,7 +243,11 @@ function picturePanel(stepper) {
     const attended = attend(numbers);
     const now = stepper.now();
     const isSum = now.stage === SUM;
-    for (const [part, matrix] of [[q_, numbers.q], [k_, numbers.k[0].map((_, c) => column(numbers.k, c))], [v_, numbers.v]]) {
+    for (const [part, matrix] of [
+      [q_, numbers.q],
+      [k_, numbers.k[0].map((_, c) => column(numbers.k, c))],
+      [v_, numbers.v],
+    ]) {
       part.each((input, row, column) => {
         if (!input.matches(":focus")) input.value = short(matrix[row][column]);
         input.title = written(matrix[row][column]);
@@ -240,7 +271,9 @@ function picturePanel(stepper) {
       const value = stage < 0 ? null : attended[STAGES[stage].result][row][column];
       fill(cell, value, stage === SUM - 1 ? stepper.ramp(value) : null);
     });
-    output.each((cell, row, column) => fill(cell, isSum && isDone(now, row, column) ? attended.output[row][column] : null));
+    output.each((cell, row, column) =>
+      fill(cell, isSum && isDone(now, row, column) ? attended.output[row][column] : null),
+    );
     scoreName.textContent = STAGES[now.stage].symbol;
     scores.table.classList.toggle("by-cell", now.stage === 0);
     error.textContent = stepper.error;
@@ -260,10 +293,16 @@ function picturePanel(stepper) {
 
 // A table of rows × columns cells, each filled by `content(row, column)`.
 function matrix(className, rows, columns, content) {
-  const cells = Array.from({ length: rows }, (_, row) => Array.from({ length: columns }, (_, column) => content(row, column)));
+  const cells = Array.from({ length: rows }, (_, row) =>
+    Array.from({ length: columns }, (_, column) => content(row, column)),
+  );
   const lines = cells.map((row) => node("tr", {}, ...row.map((cell) => node("td", {}, cell))));
   const table = node("table", { className }, node("tbody", {}, ...lines));
-  const each = (act) => cells.forEach((line, row) => line.forEach((cell, column) => act(cell, row, column)));
+  function each(act) {
+    for (const [row, line] of cells.entries()) {
+      for (const [column, cell] of line.entries()) act(cell, row, column);
+    }
+  }
   const light = (isLit) => each((cell, row, column) => cell.parentElement.classList.toggle("lit", isLit(row, column)));
   return { table, rows: lines, each, light };
 }
@@ -272,10 +311,6 @@ function label({ table }, name, dimensions, sizes) {
   const title = node("b", { textContent: name });
   table.prepend(node("caption", {}, title, ` ${sizes}`, node("span", { className: "muted", textContent: dimensions })));
   return title;
-}
-
-function tokenHeader(scope, chip) {
-  return node("th", { scope }, node("span", { className: "chip", textContent: chip, title: chip }));
 }
 
 // Write a result into its cell, or leave it empty; a weight has the ramp's colour of either theme.

@@ -37,8 +37,8 @@ class AttentionStepper(AnyWidget):
         stepper.weights  # (query, key), as the learner's numbers make them
     """
 
-    _esm = module("attention_stepper/steps", "attention_stepper/work", "attention_stepper/view")
-    _css = style_sheet("attention_stepper/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     numbers = Dict().tag(sync=True)  # "q", "k", "v" and "mask", each a list of rows
     step = Int(0, min=0).tag(sync=True)

@@ -1,11 +1,23 @@
 // The present step of AttentionStepper, written out in numbers.
 
-function workPanel(stepper) {
+import { node } from "../shared/base.js";
+import { attend, column, factor, isExact, short } from "./steps.js";
+
+export function workPanel(stepper) {
   const title = node("h3");
   const lines = node("div", { className: "lines" });
   const note = node("p", { className: "muted" });
-  const hint = node("p", { className: "muted", textContent: "Click a number to change it, a cell of the mask to hide or show a key. Keys: ← and → step, Space plays, 1 to 5 choose a stage." });
-  const element = node("section", { className: "work" }, node("div", { className: "said", role: "status" }, title, lines, note), hint);
+  const hint = node("p", {
+    className: "muted",
+    textContent:
+      "Click a number to change it, a cell of the mask to hide or show a key. Keys: ← and → step, Space plays, 1 to 5 choose a stage.",
+  });
+  const element = node(
+    "section",
+    { className: "work" },
+    node("div", { className: "said", role: "status" }, title, lines, note),
+    hint,
+  );
 
   function draw() {
     const numbers = stepper.numbers();
@@ -33,9 +45,14 @@ function products(left, leftRole, right, rightRole, result) {
   return node("p", { className: "sum" }, ...terms, sign, node("b", { textContent: short(result) }));
 }
 
+// A token as the header of a table's row or column.
+export function tokenHeader(scope, chip) {
+  return node("th", { scope }, node("span", { className: "chip", textContent: chip, title: chip }));
+}
+
 // A row's numbers, key by key, one line for each thing done to it.
 function lineTable(chips, ...lines) {
-  const head = node("tr", {}, node("th"), ...chips.key.map((chip) => tokenHeader("col", chip)));
+  const head = node("tr", {}, node("td"), ...chips.key.map((chip) => tokenHeader("col", chip)));
   const rows = lines.map(([name, cells]) => {
     const header = node("th", { scope: "row", textContent: name });
     return node("tr", {}, header, ...cells.map((text) => node("td", { textContent: text })));
@@ -64,17 +81,36 @@ function explainMask({ mask }, { scaled, masked }, { row }, chips) {
   const hidden = mask[row].filter((isSeen) => !isSeen).length;
   return {
     heading: ["Mask the row of ", chipOf("query", chips, row)],
-    content: [lineTable(chips, ["score ÷ √d", scaled[row].map(short)], ["mask", mask[row].map((isSeen) => (isSeen ? "✓" : "−∞"))], ["masked", masked[row].map(short)])],
-    remark: hidden ? "A hidden key's score becomes −∞, before the softmax: e to the power of −∞ is 0." : "No key is hidden from this query.",
+    content: [
+      lineTable(
+        chips,
+        ["score ÷ √d", scaled[row].map(short)],
+        ["mask", mask[row].map((isSeen) => (isSeen ? "✓" : "−∞"))],
+        ["masked", masked[row].map(short)],
+      ),
+    ],
+    remark: hidden
+      ? "A hidden key's score becomes −∞, before the softmax: e to the power of −∞ is 0."
+      : "No key is hidden from this query.",
   };
 }
 
 function explainSoftmax(_, { masked, softmax }, { row }, chips) {
   const { isEmpty, shifted, powers, sum, weights } = softmax[row];
-  const steps = isEmpty ? [] : [["less the largest", shifted.map(short)], ["e to that power", powers.map(short)]];
+  const steps = isEmpty
+    ? []
+    : [
+        ["less the largest", shifted.map(short)],
+        ["e to that power", powers.map(short)],
+      ];
   return {
     heading: ["Softmax over the row of ", chipOf("query", chips, row)],
-    content: [lineTable(chips, ["masked", masked[row].map(short)], ...steps, [isEmpty ? "weight" : `÷ their sum, ${short(sum)}`, weights.map(short)])],
+    content: [
+      lineTable(chips, ["masked", masked[row].map(short)], ...steps, [
+        isEmpty ? "weight" : `÷ their sum, ${short(sum)}`,
+        weights.map(short),
+      ]),
+    ],
     remark: isEmpty
       ? "There is nothing to attend to: the softmax would be 0/0, and the row gets zeros."
       : "Subtracting the largest changes no weight: it cancels in the quotient, and keeps e from overflowing.",

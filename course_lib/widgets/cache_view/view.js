@@ -1,6 +1,10 @@
 // The browser's half of CacheView: positions × steps for both sides, and beside it what the step looked at has cost.
 // One token is one message: the kernel is never busy for longer, and stopping means to ask for no more.
 
+import { clamp, drawAll, fit, keepKeys, lookOf, node, onNewLooks, soon, tokenChip } from "../shared/base.js";
+import { openLine, promptPanel } from "../shared/kernel.js";
+import { counted, short } from "../shared/numbers.js";
+
 const SIDES = { uncached: "Without a cache", cached: "With a key/value cache" };
 const ROLES = ["query", "key", "value"];
 const CELL = { narrowest: 12, legible: 17, widest: 22, height: 16 }; // CSS pixels
@@ -18,7 +22,7 @@ function render({ model, el }) {
   root.append(...panels.map(({ element }) => element));
   el.append(root);
 
-  view.draw = () => panels.forEach((panel) => panel.draw());
+  view.draw = () => drawAll(panels);
   model.on("change:run", view.draw);
   const ignoreLooks = onNewLooks(root, view.draw);
   return () => {
@@ -101,25 +105,42 @@ function textPanel(view) {
     action: "Start over",
     text: () => view.run().text,
     run: view.start,
-    status: () => `${counted(view.run().n_prompt, "token")} of prompt, ${view.run().steps.length} of ${view.run().n_steps} generated${view.run().ended ? ": the end" : ""}`,
+    status: () =>
+      `${counted(view.run().n_prompt, "token")} of prompt, ${view.run().steps.length} of ${view.run().n_steps} generated${view.run().ended ? ": the end" : ""}`,
   });
 }
 
 // ---- Play, step, and which side ----
 
 function controlPanel(view) {
-  const button = (textContent, onclick, className = "") => node("button", { type: "button", textContent, onclick, className });
+  const button = (textContent, onclick, className = "") =>
+    node("button", { type: "button", textContent, onclick, className });
   const play = button("Play", () => (view.isPlaying() ? view.pause() : view.play()), "play");
   const step = button("Step ▶", view.step, "primary");
-  const choices = [["Both", Object.keys(SIDES)], ["Without a cache", ["uncached"]], ["With a cache", ["cached"]]];
-  const modes = choices.map(([name, sides]) => Object.assign(button(name, () => view.show(sides)), { sides }));
-  const element = node("div", { className: "controls" }, play, step, node("div", { className: "modes", role: "group", ariaLabel: "Sides" }, ...modes));
+  const choices = [
+    ["Both", Object.keys(SIDES)],
+    ["Without a cache", ["uncached"]],
+    ["With a cache", ["cached"]],
+  ];
+  const modes = choices.map(([name, sides]) =>
+    Object.assign(
+      button(name, () => view.show(sides)),
+      { sides },
+    ),
+  );
+  const element = node(
+    "div",
+    { className: "controls" },
+    play,
+    step,
+    node("div", { className: "modes", role: "group", ariaLabel: "Sides" }, ...modes),
+  );
 
   const draw = soon(() => {
     play.textContent = view.isPlaying() ? "Pause" : "Play";
     play.disabled = step.disabled = view.run().ended;
     step.disabled ||= view.isPlaying() || view.line.isBusy();
-    modes.forEach((mode) => (mode.ariaPressed = String(String(mode.sides) === String(view.sides))));
+    for (const mode of modes) mode.ariaPressed = String(String(mode.sides) === String(view.sides));
   });
   return { element, draw };
 }
@@ -131,13 +152,15 @@ function writtenPanel(view) {
   const draw = soon(() => {
     const { tokens, n_prompt } = view.run();
     const next = n_prompt + view.chosen();
-    element.replaceChildren(...tokens.map((token, position) => {
-      const chip = tokenChip(token);
-      chip.classList.toggle("own", position >= n_prompt);
-      chip.classList.toggle("next", position === next && view.chosen() >= 0);
-      chip.classList.toggle("later", position > next);
-      return chip;
-    }));
+    element.replaceChildren(
+      ...tokens.map((token, position) => {
+        const chip = tokenChip(token);
+        chip.classList.toggle("own", position >= n_prompt);
+        chip.classList.toggle("next", position === next && view.chosen() >= 0);
+        chip.classList.toggle("later", position > next);
+        return chip;
+      }),
+    );
   });
   return { element, draw };
 }
@@ -147,7 +170,12 @@ function writtenPanel(view) {
 function picturePanel(view) {
   const sides = Object.entries(SIDES).map(([side, name]) => {
     const canvas = node("canvas", { role: "img" });
-    const figure = node("section", { className: "side" }, node("h3", {}, name, node("span", { className: "muted", textContent: "positions →, steps ↓" })), canvas);
+    const figure = node(
+      "section",
+      { className: "side" },
+      node("h3", {}, name, node("span", { className: "muted", textContent: "positions →, steps ↓" })),
+      canvas,
+    );
     canvas.addEventListener("click", (event) => {
       const step = Math.floor((event.offsetY - GUTTER) / CELL.height);
       if (step >= 0 && step < view.run().steps.length) view.choose(step);
@@ -156,7 +184,12 @@ function picturePanel(view) {
   });
   const grid = node("div", { className: "sides" }, ...sides.map(({ figure }) => figure));
   const samples = ROLES.flatMap((role) => [sample(role, "computed"), role === "query" ? "" : sample(role, "read")]);
-  const legend = node("p", { className: "legend" }, ...samples, node("span", { className: "muted", textContent: "No query is kept." }));
+  const legend = node(
+    "p",
+    { className: "legend" },
+    ...samples,
+    node("span", { className: "muted", textContent: "No query is kept." }),
+  );
   const element = node("div", { className: "picture" }, grid, legend);
 
   const draw = soon(() => {
@@ -186,9 +219,10 @@ function drawSteps(canvas, { side, steps, n_positions, n_steps, cell, chosen, lo
   const ctx = fit(canvas, GUTTER + n_positions * cell + MARGIN, GUTTER + n_steps * height + 2);
   const [left, top] = [(position) => GUTTER + position * cell, (step) => GUTTER + step * height];
   Object.assign(ctx, { font: look.code, fillStyle: look.muted, textBaseline: "middle", textAlign: "center" });
-  for (let position = 0; position < n_positions; position += 5) ctx.fillText(position, left(position + 0.5), GUTTER / 2);
+  for (let position = 0; position < n_positions; position += 5)
+    ctx.fillText(String(position), left(position + 0.5), GUTTER / 2);
   ctx.textAlign = "right";
-  for (let step = 5; step <= n_steps; step += 5) ctx.fillText(step, GUTTER - 7, top(step - 0.5));
+  for (let step = 5; step <= n_steps; step += 5) ctx.fillText(String(step), GUTTER - 7, top(step - 0.5));
   Object.assign(ctx, { strokeStyle: look.sunk, lineWidth: 1 });
   ctx.strokeRect(left(0) + 0.5, top(0) + 0.5, n_positions * cell, n_steps * height);
   const pitch = (cell - 3) / 3;
@@ -211,11 +245,9 @@ function drawSteps(canvas, { side, steps, n_positions, n_steps, cell, chosen, lo
 
 // ---- What the chosen step cost ----
 
-// Two significant digits.
-const short = (number) => Number(number.toPrecision(2)).toLocaleString("en", { maximumFractionDigits: 20 });
-const megabytes = (count) => `${short(count / 1e6)} MB`;
-const operations = (count) => `${short(count / 1e9)} GFLOP`;
-const milliseconds = (time) => `${short(time)} ms`;
+const megabytes = (count) => `${short(count / 1e6, 2)} MB`;
+const operations = (count) => `${short(count / 1e9, 2)} GFLOP`;
+const milliseconds = (time) => `${short(time, 2)} ms`;
 
 const ROWS = [
   ["positions computed", ({ n_new }) => String(n_new)],
@@ -227,6 +259,7 @@ const ROWS = [
   ["cache after the step", ({ cache_size }) => megabytes(cache_size)],
   ["token chosen", ({ chip }) => node("span", { className: "chip", textContent: chip })],
 ];
+/** @type {[name: string, key: string, written: (count: number) => string][]} */
 const TOTALS = [
   ["operations up to here", "flops", operations],
   ["time up to here", "ms", milliseconds],
@@ -238,23 +271,29 @@ function costPanel(view) {
   const title = node("h3");
   const table = node("table");
   const said = node("div", { className: "said", role: "status" });
-  const element = node("section", { className: "costs" }, node("div", {}, node("header", {}, title, slider), table), said);
+  const element = node(
+    "section",
+    { className: "costs" },
+    node("div", {}, node("header", {}, title, slider), table),
+    said,
+  );
 
   const draw = soon(() => {
     const { steps } = view.run();
     const chosen = view.chosen();
     const costs = steps[chosen] ?? {};
     title.textContent = chosen < 0 ? "No step yet" : `Step ${chosen + 1} of ${steps.length}`;
-    slider.max = Math.max(0, steps.length - 1);
-    slider.value = chosen;
-    slider.disabled = steps.length < 2;
+    Object.assign(slider, { max: Math.max(0, steps.length - 1), value: chosen, disabled: steps.length < 2 });
     slider.ariaValueText = title.textContent;
-    const cells = (value) => view.sides.map((side) => node("td", {}, ...(costs[side] ? [value(costs[side], side)] : ["–"])));
+    const cells = (value) =>
+      view.sides.map((side) => node("td", {}, ...(costs[side] ? [value(costs[side], side)] : ["–"])));
     const row = (name, value) => node("tr", {}, node("th", { scope: "row", textContent: name }), ...cells(value));
     const total = (key, side) => steps.slice(0, chosen + 1).reduce((sum, step) => sum + (step[side]?.[key] ?? 0), 0);
-    const head = view.sides.map((side) => node("th", { scope: "col", textContent: side === "cached" ? "with" : "without" }));
+    const head = view.sides.map((side) =>
+      node("th", { scope: "col", textContent: side === "cached" ? "with" : "without" }),
+    );
     table.replaceChildren(
-      node("thead", {}, node("tr", {}, node("th"), ...head)),
+      node("thead", {}, node("tr", {}, node("td"), ...head)),
       node(
         "tbody",
         {},
@@ -262,16 +301,25 @@ function costPanel(view) {
         ...TOTALS.map(([name, key, written]) => row(name, (_, side) => written(total(key, side)))),
       ),
     );
-    const lines = view.sides.filter((side) => costs[side]).map((side) => node("p", { textContent: inWords(side, costs[side]) }));
-    said.replaceChildren(...(lines.length ? lines : [node("p", { className: "muted", textContent: "Step, or play, to let the model write." })]));
+    const lines = view.sides
+      .filter((side) => costs[side])
+      .map((side) => node("p", { textContent: inWords(side, costs[side]) }));
+    said.replaceChildren(
+      ...(lines.length
+        ? lines
+        : [node("p", { className: "muted", textContent: "Step, or play, to let the model write." })]),
+    );
   });
   return { element, draw };
 }
 
 function inWords(side, { n_new, n_past }) {
   const positions = counted(n_new, "position");
-  if (side === "uncached") return `Without: nothing is kept from step to step, so query, key and value of all ${positions} are computed.`;
-  if (n_past === 0) return `With: the cache is empty, so all ${positions} are computed. Keys and values are kept; queries are not, for no later step needs them.`;
-  const computed = n_new === 1 ? "one position is computed" : `${positions} are computed, for the cache has to catch up`;
+  if (side === "uncached")
+    return `Without: nothing is kept from step to step, so query, key and value of all ${positions} are computed.`;
+  if (n_past === 0)
+    return `With: the cache is empty, so all ${positions} are computed. Keys and values are kept; queries are not, for no later step needs them.`;
+  const computed =
+    n_new === 1 ? "one position is computed" : `${positions} are computed, for the cache has to catch up`;
   return `With: ${computed}. Its query still meets ${n_past + n_new} keys, of which ${n_past} are read from the cache with their values, one more in every step: attention is cheaper, but not free.`;
 }

@@ -34,8 +34,8 @@ class CacheView(LiveWidget):
         view.steps[0]["cached"]["flops"]
     """
 
-    _esm = module("shared/kernel", "cache_view/view")
-    _css = style_sheet("cache_view/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     run = Dict().tag(sync=True)
 

@@ -1,5 +1,22 @@
 // The browser's half of CheckpointScrubber: training as a line to move along, and below it the model of the checkpoint at hand.
 
+import { gridPanel, headPanel, openMaps } from "../shared/attention_panels.js";
+import {
+  clamp,
+  drawAll,
+  keepKeys,
+  node,
+  octets,
+  onNewLooks,
+  prefersStillness,
+  soon,
+  tokenChip,
+} from "../shared/base.js";
+import { CURVES, drawCurve, drawLosses, openPlot, rowsOf, segment } from "../shared/curves.js";
+import { openLine, promptPanel } from "../shared/kernel.js";
+import { counted } from "../shared/numbers.js";
+import { tint, tintLegend } from "../shared/odds.js";
+
 const PACE = 700; // ms at least that a checkpoint is shown for while it plays
 
 export default { render };
@@ -13,7 +30,7 @@ function render({ model, el }) {
   root.append(node("div", { className: "panels" }, node("div", { className: "run" }, text, time), ...looks));
   el.append(root);
 
-  view.draw = () => panels.forEach((panel) => panel.draw());
+  view.draw = () => drawAll(panels);
   view.announce = panels[0].announce;
   const changes = "change:result change:at change:text change:layer change:head";
   model.on(changes, view.draw);
@@ -46,7 +63,7 @@ function openView(model, el) {
     isOff: () => false,
     isPlaying: () => timer !== null,
     draw: () => {},
-    announce: () => {},
+    announce: (_words) => {},
 
     // The checkpoint wanted, which is soon the one shown.
     at: () => view.line.pending("look")?.at ?? model.get("at"),
@@ -77,7 +94,7 @@ function openView(model, el) {
       const last = view.steps().length - 1;
       const next = view.at() < last ? view.at() + 1 : 0;
       show(next);
-      if (!matchMedia("(prefers-reduced-motion: reduce)").matches) timer = setTimeout(goOn, PACE);
+      if (!prefersStillness()) timer = setTimeout(goOn, PACE);
       view.draw();
     },
 
@@ -105,9 +122,9 @@ function openView(model, el) {
   }
 
   function goOn() {
-    if (view.line.pending("look")) return (timer = setTimeout(goOn, 100));
-    if (view.at() === view.steps().length - 1) return view.pause();
-    view.play();
+    if (view.line.pending("look")) timer = setTimeout(goOn, 100);
+    else if (view.at() === view.steps().length - 1) view.pause();
+    else view.play();
   }
 
   return Object.assign(view, { map: maps.map, ramp: maps.ramp });
@@ -129,14 +146,32 @@ function textPanel(view) {
 function timePanel(view) {
   const losses = node("canvas", { role: "img" });
   const scores = node("canvas", { role: "img" });
-  const play = node("button", { type: "button", className: "primary", onclick: () => (view.isPlaying() ? view.pause() : view.play()) });
+  const play = node("button", {
+    type: "button",
+    className: "primary",
+    onclick: () => (view.isPlaying() ? view.pause() : view.play()),
+  });
   const slider = node("input", { type: "range", step: 1, ariaLabel: "Step of training" });
   const said = node("b");
   const sample = (kind, textContent = "") => node("span", { className: `sample ${kind}`, textContent });
   const chosen = sample("training");
-  const top = node("p", { className: "key-to" }, sample("training", "training loss"), sample("validation", "validation loss"));
+  const top = node(
+    "p",
+    { className: "key-to" },
+    sample("training", "training loss"),
+    sample("validation", "validation loss"),
+  );
   const below = node("p", { className: "key-to" }, chosen, sample("others", "the other heads"));
-  const element = node("section", { className: "time" }, node("div", { className: "at" }, said, play), top, losses, node("div", { className: "track" }, slider), below, scores);
+  const element = node(
+    "section",
+    { className: "time" },
+    node("div", { className: "at" }, said, play),
+    top,
+    losses,
+    node("div", { className: "track" }, slider),
+    below,
+    scores,
+  );
   let plot = null;
 
   const last = () => view.steps().length - 1;
@@ -147,7 +182,16 @@ function timePanel(view) {
   slider.addEventListener("input", () => view.go(nearest(slider.valueAsNumber)));
   slider.addEventListener("keydown", (event) => {
     const at = view.at();
-    const to = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, PageUp: at + 5, PageDown: at - 5, Home: 0, End: last() }[event.key];
+    const to = {
+      ArrowRight: at + 1,
+      ArrowUp: at + 1,
+      ArrowLeft: at - 1,
+      ArrowDown: at - 1,
+      PageUp: at + 5,
+      PageDown: at - 5,
+      Home: 0,
+      End: last(),
+    }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     view.go(to);
@@ -169,7 +213,8 @@ function timePanel(view) {
     const high = [0.1, 0.2, 0.5, 1].find((limit) => limit >= most);
     plot = openPlot(scores, { ...shared, height: 200, low: 0, high, label: "induction", isLast: true });
     const mine = rows.find(([l, h]) => l === layer && h === head)[2];
-    for (const [, , values] of rows) drawCurve(plot, steps, values, { color: plot.look.residual, width: 1, alpha: 0.8 });
+    for (const [, , values] of rows)
+      drawCurve(plot, steps, values, { color: plot.look.residual, width: 1, alpha: 0.8 });
     drawCurve(plot, steps, mine, { color: plot.look.learner, width: 2.5, dots: true });
     for (const { ctx, x, bottom, look } of [upper, plot]) {
       Object.assign(ctx, { strokeStyle: look.ink, lineWidth: 2 });
@@ -183,7 +228,7 @@ function timePanel(view) {
     chosen.textContent = `induction score of layer ${layer}, head ${head}: ${score}`;
     losses.ariaLabel = `Loss over ${steps[last()]} steps`;
     scores.ariaLabel = `Induction score of layer ${layer}, head ${head} at step ${step}: ${score}, from ${mine[0].toFixed(2)} to ${mine[last()].toFixed(2)}`;
-    play.textContent = view.isPlaying() ? "Pause" : matchMedia("(prefers-reduced-motion: reduce)").matches ? "Step ▶" : "Play";
+    play.textContent = view.isPlaying() ? "Pause" : prefersStillness() ? "Step ▶" : "Play";
   });
   return { element, draw };
 }
@@ -196,19 +241,33 @@ function wordPanel(view) {
   const title = node("h3");
   const sample = node("p", { className: "sample-text" });
   const legend = tintLegend("probability p");
-  const element = node("section", { className: "next" }, node("div", {}, node("h3", { textContent: "Loss of each token, −ln p" }), legend, list, mean), node("div", {}, title, sample));
+  const element = node(
+    "section",
+    { className: "next" },
+    node("div", {}, node("h3", { textContent: "Loss of each token, −ln p" }), legend, list, mean),
+    node("div", {}, title, sample),
+  );
 
   const draw = soon(() => {
     const { tokens, sample: written, at } = view.result();
-    list.replaceChildren(...tokens.map((token, position) => {
-      const chip = tokenChip(token);
-      chip.title += `, position ${position}`;
-      if (token.loss !== null) tint(chip, Math.exp(-token.loss));
-      return node("li", {}, chip, node("span", { className: "loss", textContent: token.loss === null ? "–" : token.loss.toFixed(1) }));
-    }));
+    list.replaceChildren(
+      ...tokens.map((token, position) => {
+        const chip = tokenChip(token);
+        chip.title += `, position ${position}`;
+        if (token.loss !== null) tint(chip, Math.exp(-token.loss));
+        return node(
+          "li",
+          {},
+          chip,
+          node("span", { className: "loss", textContent: token.loss === null ? "–" : token.loss.toFixed(1) }),
+        );
+      }),
+    );
     const losses = tokens.slice(1).map(({ loss }) => loss);
     const total = losses.reduce((sum, loss) => sum + loss, 0);
-    mean.textContent = losses.length ? `mean ${(total / losses.length).toFixed(2)} nats a token; the first has nothing before it` : "One token has nothing before it.";
+    mean.textContent = losses.length
+      ? `mean ${(total / losses.length).toFixed(2)} nats a token; the first has nothing before it`
+      : "One token has nothing before it.";
     title.textContent = `Written after step ${view.steps()[at].toLocaleString("en")}`;
     sample.replaceChildren(node("span", { className: "muted", textContent: view.prompt() }), written);
   });

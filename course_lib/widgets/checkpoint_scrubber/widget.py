@@ -38,15 +38,8 @@ class CheckpointScrubber(LiveWidget):
         scrubber.at = 0
     """
 
-    _esm = module(
-        "shared/kernel",
-        "shared/odds",
-        "shared/curves",
-        "shared/attention_views",
-        "shared/attention_panels",
-        "checkpoint_scrubber/view",
-    )
-    _css = style_sheet("shared/attention", "shared/curves", "checkpoint_scrubber/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     text = Unicode().tag(sync=True)
     at = Int().tag(sync=True)

@@ -1,5 +1,8 @@
 // The browser's half of ExerciseCheck. The outcome does not change; hints and the solution open on request.
 
+import { drawing, node } from "../shared/base.js";
+import { card, prose, results } from "../shared/card.js";
+
 // Each status has a shape of its own as well as a colour: disc, diamond, triangle, dashed ring.
 const STATUS = {
   passed: { word: "Passed", shape: "M10 1a9 9 0 1 0 0 18a9 9 0 0 0 0-18z", mark: "M5.6 10.4l3 3l5.8-6.6" },
@@ -53,19 +56,17 @@ function verdict(model) {
   const status = model.get("status");
   const heading = node("h3", { textContent: `Exercise ${model.get("exercise")} · ${model.get("title")}` });
   const line = node("p", { className: "status", role: "status" }, icon(status), STATUS[status].word);
-  const message = model.get("message").split("\n").filter(Boolean).map((text) => prose("p", text));
+  const message = model
+    .get("message")
+    .split("\n")
+    .filter(Boolean)
+    .map((text) => prose("p", text));
   return [heading, line, ...message, results(["Yours", model.get("got"), "own"], ["Wanted", model.get("wanted"), ""])];
 }
 
 function icon(status) {
-  const svg = draw("svg", { viewBox: "0 0 20 20", width: 20, height: 20, "aria-hidden": "true" });
+  const svg = drawing("svg", { viewBox: "0 0 20 20", width: 20, height: 20, "aria-hidden": "true" });
   const { shape, mark } = STATUS[status];
-  svg.append(draw("path", { class: "shape", d: shape }), draw("path", { class: "mark", d: mark }));
+  svg.append(drawing("path", { class: "shape", d: shape }), drawing("path", { class: "mark", d: mark }));
   return svg;
-}
-
-function draw(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
 }

@@ -16,8 +16,8 @@ class ExerciseCheck(AnyWidget):
     text it is one line, `Exercise 01.3: not attempted`, followed by what is wrong, if anything is.
     """
 
-    _esm = module("shared/card", "exercise_check/view")
-    _css = style_sheet("shared/card")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     exercise = Unicode().tag(sync=True)
     title = Unicode().tag(sync=True)

@@ -1,6 +1,11 @@
 // The browser's half of LogitLens. The kernel's half says what `result` and a column hold; here they are drawn and driven.
 // A depth is 0 for the embedding and i + 1 for the stream after layer i.
 
+import { clamp, drawAll, drawing, keepKeys, node, octets, onNewLooks, soon, tokenChip } from "../shared/base.js";
+import { openLine, promptPanel } from "../shared/kernel.js";
+import { counted } from "../shared/numbers.js";
+import { oddsChart, tint, tintLegend, twoDigits } from "../shared/odds.js";
+
 const COLUMN = { smallest: 84, largest: 124, header: 110 }; // CSS pixels
 const CURVE = { width: 330, height: 190, left: 34, right: 14, top: 10, bottom: 44 }; // CSS pixels
 
@@ -14,7 +19,7 @@ function render({ model, el }) {
   root.append(node("div", { className: "panels" }, ...panels.map((panel) => panel.element)));
   el.append(root);
 
-  lens.draw = () => panels.forEach((panel) => panel.draw());
+  lens.draw = () => drawAll(panels);
   lens.announce = panels[0].announce;
   const changes = "change:result change:text change:pinned";
   model.on(changes, lens.draw);
@@ -42,12 +47,13 @@ function openLens(model, el) {
     chosen: null, // {depth, position}: where the keyboard is
     pointed: null, // {depth, position}: where the pointer is
     draw: () => {},
-    announce: () => {},
+    announce: (_words) => {},
     run: (text) => lens.line.ask({ type: "run", text }),
 
     // The likeliest token at a cell and its probability.
     likeliest({ depth, position }) {
-      const { ids, probabilities, vocabulary } = (grid ??= readGrid(model.get("result")));
+      grid ??= readGrid(model.get("result"));
+      const { ids, probabilities, vocabulary } = grid;
       const index = depth * lens.tokens().length + position;
       return { ...vocabulary[ids[index]], now: probabilities[index] };
     },
@@ -109,11 +115,19 @@ function readGrid({ ids, probabilities, vocabulary }) {
 }
 
 function readColumn(vocabulary, buffers) {
-  const [ids, probabilities, curves] = [Int32Array, Float32Array, Float32Array].map((Type, i) => numbers(buffers[i], Type));
+  const [ids, probabilities, curves] = [Int32Array, Float32Array, Float32Array].map((Type, i) =>
+    numbers(buffers[i], Type),
+  );
   const depths = curves.length / 5;
   const top = ids.length / depths;
-  const [entropy, answer, answerRank, actual, actualRank] = Array.from({ length: 5 }, (_, i) => curves.subarray(i * depths, (i + 1) * depths));
-  const tokensAt = (depth) => Array.from({ length: top }, (_, i) => ({ ...vocabulary[ids[depth * top + i]], now: probabilities[depth * top + i] }));
+  const [entropy, answer, answerRank, actual, actualRank] = Array.from({ length: 5 }, (_, i) =>
+    curves.subarray(i * depths, (i + 1) * depths),
+  );
+  const tokensAt = (depth) =>
+    Array.from({ length: top }, (_, i) => ({
+      ...vocabulary[ids[depth * top + i]],
+      now: probabilities[depth * top + i],
+    }));
   return { tokensAt, entropy, answer, answerRank, actual, actualRank };
 }
 
@@ -128,12 +142,26 @@ const placeName = (depth) => (depth === 0 ? "the embedding" : `after layer ${dep
 // ---- The likeliest token of every layer and position, layer 0 at the bottom ----
 
 function tablePanel(lens) {
-  const table = node("table", { role: "grid", ariaLabel: "Likeliest next token by layer and position, layer 0 at the bottom" });
+  const table = node("table", {
+    role: "grid",
+    ariaLabel: "Likeliest next token by layer and position, layer 0 at the bottom",
+  });
   const stage = node("div", { className: "stage" }, table);
   const legend = tintLegend("probability");
   legend.append(node("b", { textContent: "bold" }), "the model’s answer already");
-  const hint = node("p", { className: "muted", textContent: "Arrow keys choose a cell; click or Enter pins its position. Only the last layer was trained to be read this way: what an early layer holds may lie in directions that the unembedding does not look at." });
-  const element = node("section", { className: "table" }, node("h3", { textContent: "Likeliest next token after each layer" }), stage, legend, hint);
+  const hint = node("p", {
+    className: "muted",
+    textContent:
+      "Arrow keys choose a cell; click or Enter pins its position. Only the last layer was trained to be read this way: what an early layer holds may lie in directions that the unembedding does not look at.",
+  });
+  const element = node(
+    "section",
+    { className: "table" },
+    node("h3", { textContent: "Likeliest next token after each layer" }),
+    stage,
+    legend,
+    hint,
+  );
   let cells = []; // [depth][position]
   let inputs = []; // the header cells of the positions
   let rows = []; // the header cells of the depths
@@ -142,10 +170,13 @@ function tablePanel(lens) {
   function build() {
     const tokens = lens.tokens();
     drawn = tokens;
-    cells = Array.from({ length: lens.layers() + 1 }, (_, depth) => tokens.map((_, position) => cell({ depth, position })));
+    cells = Array.from({ length: lens.layers() + 1 }, (_, depth) =>
+      tokens.map((_, position) => cell({ depth, position })),
+    );
     rows = cells.map((_, depth) => node("th", { scope: "row", textContent: layerName(depth) }));
     inputs = tokens.map((token, position) =>
-      node("th", { scope: "col" }, tokenChip(token), node("span", { className: "muted", textContent: position })));
+      node("th", { scope: "col" }, tokenChip(token), node("span", { className: "muted", textContent: position })),
+    );
     const body = cells.map((row, depth) => node("tr", {}, rows[depth], ...row)).reverse();
     const corner = node("th", { className: "corner", textContent: "input" });
     table.replaceChildren(
@@ -165,6 +196,10 @@ function tablePanel(lens) {
     return element;
   }
 
+  function mark(className, elements) {
+    for (const element of elements) element.classList.add(className);
+  }
+
   const at = (element) => ({ depth: Number(element.dataset.layer), position: Number(element.dataset.position) });
 
   function go(place) {
@@ -174,8 +209,10 @@ function tablePanel(lens) {
     lens.draw();
   }
 
+  const cellOf = (event) => event.target.closest("[role=gridcell]");
+
   table.addEventListener("pointerover", (event) => {
-    const target = event.target.closest("[role=gridcell]");
+    const target = cellOf(event);
     lens.pointed = target && at(target);
     lens.draw();
   });
@@ -184,7 +221,7 @@ function tablePanel(lens) {
     lens.draw();
   });
   table.addEventListener("click", (event) => {
-    const target = event.target.closest("[role=gridcell]");
+    const target = cellOf(event);
     if (!target) return;
     go(at(target));
     lens.pin(lens.chosen.position);
@@ -220,12 +257,12 @@ function tablePanel(lens) {
     const shown = lens.shown();
     for (const marked of table.querySelectorAll(".pinned, .shown, [tabindex='0']")) {
       marked.classList.remove("pinned", "shown");
-      if (marked.role === "gridcell") marked.tabIndex = -1;
+      if (marked.role === "gridcell") marked.setAttribute("tabindex", "-1");
     }
     cells[chosen.depth][chosen.position].tabIndex = 0;
-    for (const element of [cells[shown.depth][shown.position], rows[shown.depth], inputs[shown.position]]) element.classList.add("shown");
+    mark("shown", [cells[shown.depth][shown.position], rows[shown.depth], inputs[shown.position]]);
     const pinned = lens.pinned();
-    if (pinned !== null) [...cells.map((row) => row[pinned]), inputs[pinned]].forEach((element) => element.classList.add("pinned"));
+    if (pinned !== null) mark("pinned", [...cells.map((row) => row[pinned]), inputs[pinned]]);
   });
   return { element, draw };
 }
@@ -238,9 +275,14 @@ function cellPanel(lens) {
   const title = node("h3");
   const place = node("p", { className: "place" });
   const wayTitle = node("h3");
-  const curve = shape("svg", { viewBox: `0 0 ${CURVE.width} ${CURVE.height}`, role: "img" });
+  const curve = drawing("svg", { viewBox: `0 0 ${CURVE.width} ${CURVE.height}`, role: "img" });
   const series = node("div", { className: "series" });
-  const element = node("section", { className: "cell" }, node("div", {}, title, place, odds.element), node("div", {}, wayTitle, curve, series));
+  const element = node(
+    "section",
+    { className: "cell" },
+    node("div", {}, title, place, odds.element),
+    node("div", {}, wayTitle, curve, series),
+  );
 
   const draw = soon(() => {
     const { depth, position } = lens.shown();
@@ -254,15 +296,24 @@ function cellPanel(lens) {
     const followed = lens.followed();
     const way = lens.column(followed);
     const isPinned = lens.pinned() === followed;
-    wayTitle.replaceChildren(`Position ${followed} by layer`, node("span", { className: "muted", textContent: isPinned ? " · pinned" : "" }));
+    wayTitle.replaceChildren(
+      `Position ${followed} by layer`,
+      node("span", { className: "muted", textContent: isPinned ? " · pinned" : "" }),
+    );
     curve.replaceChildren(...(way ? drawWay(way, depth, followed < tokens.length - 1) : []));
     const answer = lens.answer(followed);
     const actual = tokens[followed + 1];
-    curve.setAttribute("aria-label", `Probability after each layer of the model's answer ${JSON.stringify(answer.piece)}${actual ? ` and of ${JSON.stringify(actual.piece)}, which comes next` : ""}`);
-    const values = (probabilities, ranks) => (way ? `${twoDigits(probabilities[depth])}, rank ${ranks[depth].toLocaleString("en")}` : "");
+    curve.setAttribute(
+      "aria-label",
+      `Probability after each layer of the model's answer ${JSON.stringify(answer.piece)}${actual ? ` and of ${JSON.stringify(actual.piece)}, which comes next` : ""}`,
+    );
+    const values = (probabilities, ranks) =>
+      way ? `${twoDigits(probabilities[depth])}, rank ${ranks[depth].toLocaleString("en")}` : "";
     series.replaceChildren(
       sample("answer", "the model’s answer", answer, way && values(way.answer, way.answerRank)),
-      ...(actual ? [sample("actual", "comes next in the text", actual, way && values(way.actual, way.actualRank))] : []),
+      ...(actual
+        ? [sample("actual", "comes next in the text", actual, way && values(way.actual, way.actualRank))]
+        : []),
     );
   });
   return { element, draw };
@@ -270,14 +321,12 @@ function cellPanel(lens) {
 
 // One line of the curve's legend: what it is, the token, and its probability and rank at the depth that is looked at.
 function sample(kind, name, token, value) {
-  return node("div", { className: kind }, node("span", { className: "muted", textContent: name }), node("span", {}, tokenChip(token), " ", node("b", { textContent: value ?? "" })));
-}
-
-function shape(tag, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
+  return node(
+    "div",
+    { className: kind },
+    node("span", { className: "muted", textContent: name }),
+    node("span", {}, tokenChip(token), " ", node("b", { textContent: value ?? "" })),
+  );
 }
 
 // The curve of a position: probability over depth, and the depth that is looked at.
@@ -286,17 +335,23 @@ function drawWay(way, depth, hasActual) {
   const last = way.answer.length - 1;
   const x = (d) => left + (d / last) * (width - left - right);
   const y = (p) => height - bottom - p * (height - top - bottom);
-  const path = (probabilities) => [...probabilities].map((p, d) => `${d ? "L" : "M"}${x(d).toFixed(1)} ${y(p).toFixed(1)}`).join("");
-  const text = (words, at, anchor) => shape("text", { x: at[0], y: at[1], "text-anchor": anchor }, words);
+  const path = (probabilities) =>
+    [...probabilities].map((p, d) => `${d ? "L" : "M"}${x(d).toFixed(1)} ${y(p).toFixed(1)}`).join("");
+  const text = (words, at, anchor) => drawing("text", { x: at[0], y: at[1], "text-anchor": anchor }, words);
   const step = Math.max(1, Math.ceil((last - 1) / 3 / 5) * 5);
-  const ticks = Array.from({ length: last }, (_, layer) => layer).filter((layer) => (last < 6 ? true : layer % step === 0));
+  const ticks = Array.from({ length: last }, (_, layer) => layer).filter((layer) =>
+    last < 6 ? true : layer % step === 0,
+  );
   return [
-    ...[0, 0.5, 1].flatMap((p) => [shape("line", { class: "grid", x1: left, x2: width - right, y1: y(p), y2: y(p) }), text(String(p), [left - 7, y(p) + 5], "end")]),
+    ...[0, 0.5, 1].flatMap((p) => [
+      drawing("line", { class: "grid", x1: left, x2: width - right, y1: y(p), y2: y(p) }),
+      text(String(p), [left - 7, y(p) + 5], "end"),
+    ]),
     ...ticks.map((layer) => text(String(layer), [x(layer + 1), height - bottom + 20], "middle")),
     text("after layer", [(left + width - right) / 2, height - 6], "middle"),
-    shape("line", { class: "here", x1: x(depth), x2: x(depth), y1: y(0), y2: y(1) }),
-    ...(hasActual ? [shape("path", { class: "actual", d: path(way.actual) })] : []),
-    shape("path", { class: "answer", d: path(way.answer) }),
-    shape("circle", { class: "answer", cx: x(depth), cy: y(way.answer[depth]), r: 4.5 }),
+    drawing("line", { class: "here", x1: x(depth), x2: x(depth), y1: y(0), y2: y(1) }),
+    ...(hasActual ? [drawing("path", { class: "actual", d: path(way.actual) })] : []),
+    drawing("path", { class: "answer", d: path(way.answer) }),
+    drawing("circle", { class: "answer", cx: x(depth), cy: y(way.answer[depth]), r: 4.5 }),
   ];
 }

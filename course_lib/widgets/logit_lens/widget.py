@@ -30,8 +30,8 @@ class LogitLens(LiveWidget):
         lens = LogitLens(*load("smollm2-135m-instruct"), "The capital of France is Paris, and the capital of Italy is")
     """
 
-    _esm = module("shared/kernel", "shared/odds", "logit_lens/view")
-    _css = style_sheet("logit_lens/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     text = Unicode().tag(sync=True)
     pinned = Int(None, allow_none=True).tag(sync=True)

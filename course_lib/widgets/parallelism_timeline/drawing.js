@@ -1,5 +1,8 @@
 // The timeline on its canvas: a row a device, computing above and sending below, time to the right.
 
+import { clamp, fit, lookOf } from "../shared/base.js";
+import { roundValues } from "../shared/numbers.js";
+
 const ROW = 58; // CSS pixels a device
 const LEFT = 62;
 const RIGHT = 16;
@@ -14,7 +17,7 @@ const LOOKS = {
   send: [39, 12, "value"],
 };
 
-function drawTimeline(canvas, width, { spans, seconds, n_devices, now }) {
+export function drawTimeline(canvas, width, { spans, seconds, n_devices, now }) {
   const look = lookOf(canvas);
   const ctx = fit(canvas, width, n_devices * ROW + AXIS);
   const x = (time) => LEFT + ((width - LEFT - RIGHT) * time) / seconds;
@@ -43,7 +46,8 @@ function drawSpan(ctx, look, x, [device, kind, part, start, end], now) {
     ctx.fillRect(left, y, Math.max(width - 1, 0.6), height);
     const text = `${kind[0].toUpperCase()}${part}`;
     Object.assign(ctx, { font: look.code, fillStyle: look.paper, textAlign: "center" });
-    if (height > 20 && width > ctx.measureText(text).width + 4) ctx.fillText(text, left + width / 2, y + height / 2 + 1);
+    if (height > 20 && width > ctx.measureText(text).width + 4)
+      ctx.fillText(text, left + width / 2, y + height / 2 + 1);
   }
   ctx.restore();
 }
@@ -63,16 +67,19 @@ function drawHatch(ctx, look, left, y, width, height) {
 }
 
 function drawAxis(ctx, look, x, seconds, y) {
-  const rough = seconds / 8;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * unit >= rough) * unit;
-  Object.assign(ctx, { strokeStyle: look.muted, fillStyle: look.ink, lineWidth: 1, font: look.code, textAlign: "center" });
+  Object.assign(ctx, {
+    strokeStyle: look.muted,
+    fillStyle: look.ink,
+    lineWidth: 1,
+    font: look.code,
+    textAlign: "center",
+  });
   ctx.beginPath();
-  for (let tick = 0; tick * step <= seconds; tick++) {
-    const at = Math.round(x(tick * step)) + 0.5;
+  for (const time of roundValues(0, seconds, 8)) {
+    const at = Math.round(x(time)) + 0.5;
     ctx.moveTo(at, y + 4);
     ctx.lineTo(at, y + 10);
-    ctx.fillText(`${Number((tick * step).toPrecision(3))} s`, Math.min(at, x(seconds) - 12), y + 20);
+    ctx.fillText(`${time} s`, Math.min(at, x(seconds) - 12), y + 20);
   }
   ctx.moveTo(x(0), y + 4.5);
   ctx.lineTo(x(seconds), y + 4.5);

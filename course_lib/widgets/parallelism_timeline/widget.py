@@ -41,8 +41,8 @@ class ParallelismTimeline(SettingsWidget):
         view.timeline.efficiency
     """
 
-    _esm = module("shared/kernel", "shared/settings", "parallelism_timeline/drawing", "parallelism_timeline/view")
-    _css = style_sheet("shared/settings", "parallelism_timeline/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     def __init__(
         self,

@@ -1,5 +1,8 @@
 // The browser's half of Predict: a radio group or a number, frozen when the answer is revealed.
 
+import { node } from "../shared/base.js";
+import { card, prose, results } from "../shared/card.js";
+
 const VERDICT = {
   right: "As you predicted.",
   close: "Close.",
@@ -22,7 +25,9 @@ function render({ model, el }) {
     field.update();
     note.hidden = isRevealed;
     const isChosen = model.get("prediction") !== null;
-    note.textContent = isChosen ? "Noted. You may change it until the answer is shown." : "Predict before you run on, or skip it.";
+    note.textContent = isChosen
+      ? "Noted. You may change it until the answer is shown."
+      : "Predict before you run on, or skip it.";
     outcome.replaceChildren(...(isRevealed ? answer(model) : []));
   }
   const changes = "change:prediction change:revealed change:answer change:because";
@@ -56,7 +61,9 @@ function choiceField(model) {
 
 function numberField(model) {
   const input = node("input", { type: "number", step: "any", placeholder: "a number" });
-  input.addEventListener("input", () => predict(model, Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : null));
+  input.addEventListener("input", () =>
+    predict(model, Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : null),
+  );
   const unit = node("span", { className: "muted", textContent: model.get("unit") });
   const element = node("label", {}, prose("strong", model.get("question")), input, unit);
 
@@ -75,6 +82,7 @@ function predict(model, value) {
 }
 
 function answer(model) {
+  /** @type {[term: string, value: string, className: string]} */
   const said = model.get("said") ? ["You said", model.get("said"), "own"] : ["You", "skipped this one", "muted"];
   const words = [VERDICT[model.get("verdict")], model.get("because")].filter(Boolean);
   return [results(said, ["It is", model.get("answer"), ""]), ...words.map((text) => prose("p", text))];

@@ -22,8 +22,8 @@ class Predict(AnyWidget):
         guess.reveal("one", because="they add up to 1")
     """
 
-    _esm = module("shared/card", "predict/view")
-    _css = style_sheet("shared/card")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
     _latest: ClassVar[dict[str, "Predict"]] = {}  # question -> the widget that asks it
 
     question = Unicode().tag(sync=True)

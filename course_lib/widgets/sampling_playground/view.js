@@ -1,6 +1,12 @@
 // The browser's half of SamplingPlayground. The kernel's half says what `result` holds; here it is drawn and driven.
 // A place is a gap in the text, counted from the prompt's end: place 3 is before the generated token 3.
 
+import { clamp, drawAll, keepKeys, node, onNewLooks, soon } from "../shared/base.js";
+import { openLine, promptPanel } from "../shared/kernel.js";
+import { counted } from "../shared/numbers.js";
+import { oddsChart, tint, tintLegend, twoDigits } from "../shared/odds.js";
+import { SETTINGS, settingsPanel } from "./controls.js";
+
 export default { render };
 
 function render({ model, el }) {
@@ -13,7 +19,7 @@ function render({ model, el }) {
 
   playground.draw = () => {
     root.classList.toggle("generating", playground.isGenerating());
-    panels.forEach((panel) => panel.draw());
+    drawAll(panels);
   };
   playground.announce = panels[0].announce;
   const changes = "change:result change:text change:temperature change:top_k change:top_p change:min_p change:seed";
@@ -41,7 +47,7 @@ function openPlayground(model, el) {
     settings: () => ({ ...Object.fromEntries(names.map((name) => [name, model.get(name)])), ...wanted }),
     isGenerating: () => total > 0,
     draw: () => {},
-    announce: () => {},
+    announce: (_words) => {},
 
     ask: (request) => playground.line.ask({ ...request, settings: playground.settings() }),
     run: (text) => playground.go({ type: "run", text }),
@@ -97,7 +103,10 @@ function openPlayground(model, el) {
   function finish() {
     total = 0;
     const { path, depth } = playground.result();
-    const drawn = path.slice(0, depth).map(({ piece }) => piece).join("");
+    const drawn = path
+      .slice(0, depth)
+      .map(({ piece }) => piece)
+      .join("");
     playground.announce(`The text now reads: ${drawn}`);
   }
 
@@ -123,18 +132,34 @@ function textPanel(playground) {
 
 function oddsPanel(playground) {
   const filters = () => playground.result().filters;
-  const describe = ({ piece, rank, now, before, cut, is_following }) => [
-    `${JSON.stringify(piece)}, rank ${rank}: ${twoDigits(now)} drawn from, ${twoDigits(before)} the model’s own`,
-    ...(cut ? [`cut by ${filters()[cut - 1]}`] : []),
-    ...(is_following ? ["in the text"] : []),
-  ].join(", ");
-  const odds = oddsChart({ now: "drawn from", before: "the model’s own", describe, pick: ({ id }) => playground.take(id) });
+  const describe = ({ piece, rank, now, before, cut, is_following }) =>
+    [
+      `${JSON.stringify(piece)}, rank ${rank}: ${twoDigits(now)} drawn from, ${twoDigits(before)} the model’s own`,
+      ...(cut ? [`cut by ${filters()[cut - 1]}`] : []),
+      ...(is_following ? ["in the text"] : []),
+    ].join(", ");
+  const odds = oddsChart({
+    now: "drawn from",
+    before: "the model’s own",
+    describe,
+    pick: ({ id }) => playground.take(id),
+  });
   const place = node("p", { className: "muted" });
-  const element = node("section", { className: "next" }, node("h3", { textContent: "Next token" }), place, odds.element);
+  const element = node(
+    "section",
+    { className: "next" },
+    node("h3", { textContent: "Next token" }),
+    place,
+    odds.element,
+  );
 
   // A token that is not among the likeliest stands last: its rank is not its place in the list.
   function note({ cut, rank, is_following, is_tried }, index) {
-    const said = [cut && `✂ ${filters()[cut - 1]}`, is_following && "◂ in the text", is_tried && !is_following && "tried"];
+    const said = [
+      cut && `✂ ${filters()[cut - 1]}`,
+      is_following && "◂ in the text",
+      is_tried && !is_following && "tried",
+    ];
     return said.filter(Boolean).join(" ") || (rank > index + 1 ? `rank ${rank.toLocaleString("en")}` : "");
   }
 
@@ -151,18 +176,45 @@ function oddsPanel(playground) {
 function generatedPanel(playground) {
   const sample = node("button", { type: "button", className: "primary", textContent: "Sample one" });
   const many = node("button", { type: "button" });
-  const count = node("input", { type: "number", min: 1, max: 500, value: 20, ariaLabel: "How many tokens to generate" });
+  const count = node("input", {
+    type: "number",
+    min: 1,
+    max: 500,
+    value: 20,
+    ariaLabel: "How many tokens to generate",
+  });
   const stop = node("button", { type: "button", textContent: "Stop" });
   const seed = node("input", { type: "number", min: 0, max: 2 ** 31 - 1, step: 1 });
   const dice = node("button", { type: "button", textContent: "New seed" });
-  const buttons = node("div", { className: "buttons" }, sample, many, count, stop, node("span", { className: "seed" }, node("label", {}, "seed ", seed), dice));
-  const text = node("div", { className: "text", role: "group", ariaLabel: "Generated text: arrow keys move, Enter looks at a token’s alternatives" });
+  const buttons = node(
+    "div",
+    { className: "buttons" },
+    sample,
+    many,
+    count,
+    stop,
+    node("span", { className: "seed" }, node("label", {}, "seed ", seed), dice),
+  );
+  const text = node("div", {
+    className: "text",
+    role: "group",
+    ariaLabel: "Generated text: arrow keys move, Enter looks at a token’s alternatives",
+  });
   const legend = tintLegend("the model’s own probability");
   legend.append(node("span", { className: "chip fork", textContent: "·token" }), "several branches go on from here");
   const branches = node("ol", { className: "branches", ariaLabel: "Branches" });
   const title = node("h3", { textContent: "Branches" });
-  const element = node("section", { className: "generated" }, node("h3", { textContent: "Text" }), buttons, text, legend, title, branches);
-  let chips = [];
+  const element = node(
+    "section",
+    { className: "generated" },
+    node("h3", { textContent: "Text" }),
+    buttons,
+    text,
+    legend,
+    title,
+    branches,
+  );
+  const chips = [];
   let focused = 0; // the chip that Tab reaches
 
   const asked = () => clamp(Math.round(count.valueAsNumber) || 1, 1, 500);
@@ -170,7 +222,9 @@ function generatedPanel(playground) {
   many.addEventListener("click", () => playground.generate(asked()));
   count.addEventListener("input", () => draw());
   stop.addEventListener("click", () => playground.stop());
-  seed.addEventListener("change", () => playground.set("seed", clamp(Math.round(seed.valueAsNumber) || 0, 0, 2 ** 31 - 1)));
+  seed.addEventListener("change", () =>
+    playground.set("seed", clamp(Math.round(seed.valueAsNumber) || 0, 0, 2 ** 31 - 1)),
+  );
   dice.addEventListener("click", () => playground.set("seed", crypto.getRandomValues(new Uint32Array(1))[0] >>> 16));
 
   text.addEventListener("keydown", (event) => {
@@ -183,7 +237,7 @@ function generatedPanel(playground) {
 
   function focus(index) {
     focused = index;
-    chips.forEach((chip, i) => (chip.tabIndex = i === index ? 0 : -1));
+    for (const [i, chip] of chips.entries()) chip.tabIndex = i === index ? 0 : -1;
   }
 
   // A chip for each place: the token that follows it, and at the end of the text what comes next.
@@ -219,24 +273,36 @@ function generatedPanel(playground) {
 
     while (chips.length <= path.length) chips.push(newChip(chips.length));
     chips.length = path.length + 1;
-    path.forEach((token, position) => show(chips[position], token, position));
+    for (const [position, token] of path.entries()) show(chips[position], token, position);
     const end = chips[path.length];
     end.className = "chip end";
     end.removeAttribute("data-depth");
-    Object.assign(end, { textContent: path.length ? "…" : "nothing yet", title: "what comes next", ariaLabel: "the end of the text" });
-    chips.forEach((chip, position) => chip.setAttribute("aria-current", String(position === depth)));
+    Object.assign(end, {
+      textContent: path.length ? "…" : "nothing yet",
+      title: "what comes next",
+      ariaLabel: "the end of the text",
+    });
+    for (const [position, chip] of chips.entries()) chip.setAttribute("aria-current", String(position === depth));
     if (text.children.length !== chips.length) text.replaceChildren(...chips);
     focus(text.contains(document.activeElement) ? Math.min(focused, path.length) : depth);
 
     title.hidden = all.length < 2;
-    branches.replaceChildren(...(all.length < 2 ? [] : all.map((branch, index) => branchRow(playground, branch, index))));
+    branches.replaceChildren(
+      ...(all.length < 2 ? [] : all.map((branch, index) => branchRow(playground, branch, index))),
+    );
   });
   return { element, draw };
 }
 
 function branchRow(playground, { from, length, text, is_current }, index) {
   const where = node("span", { className: "muted", textContent: from ? `from token ${from}` : "from the prompt" });
-  const button = node("button", { type: "button", ariaCurrent: String(is_current) }, node("b", { textContent: index + 1 }), where, node("span", { className: "words", textContent: text }));
+  const button = node(
+    "button",
+    { type: "button", ariaCurrent: String(is_current) },
+    node("b", { textContent: index + 1 }),
+    where,
+    node("span", { className: "words", textContent: text }),
+  );
   button.ariaLabel = `Branch ${index + 1}, ${where.textContent}, ${counted(length, "token")}: ${text}`;
   button.addEventListener("click", () => playground.walk(index));
   return node("li", {}, button);

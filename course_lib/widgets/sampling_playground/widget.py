@@ -40,8 +40,8 @@ class SamplingPlayground(LiveWidget):
         playground.generate(20)
     """
 
-    _esm = module("shared/kernel", "shared/odds", "sampling_playground/controls", "sampling_playground/view")
-    _css = style_sheet("sampling_playground/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     text = Unicode().tag(sync=True)
     temperature = Float().tag(sync=True)

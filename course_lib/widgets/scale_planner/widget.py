@@ -28,8 +28,8 @@ class ScalePlanner(SettingsWidget):
         planner.plan.days
     """
 
-    _esm = module("shared/kernel", "shared/settings", "scale_planner/view")
-    _css = style_sheet("shared/settings", "scale_planner/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     examples = tuple(_RUNS)
 

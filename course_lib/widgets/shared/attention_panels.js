@@ -2,10 +2,17 @@
 // ("thumbnails", `side` × `side`), as AttentionExplorer's. `explorer` says which head is chosen and draws all panels; where it
 // has a `toggle`, heads can be switched off.
 
+import { arcView, matrixView, paint, ROW, readoutOf, spoken, TITLE } from "./attention_views.js";
+import { clamp, fit, lookOf, node, octets, soon } from "./base.js";
+
 const GRID = { height: 600, width: 270, smallest: 14, largest: 64 }; // CSS pixels: all heads, and one of them
 
-// The maps of the present result: pooled as they came with it, whole as they are asked for.
-function openMaps(model, explorer) {
+/**
+ * The maps of the present result: pooled as they came with it, whole as they are asked for.
+ * @param {import("./kernel.js").Model} model
+ * @param {any} explorer
+ */
+export function openMaps(model, explorer) {
   const maps = new Map(); // "layer,head" -> the whole map, fetched when it is first looked at
   let fetching = null;
 
@@ -15,7 +22,9 @@ function openMaps(model, explorer) {
     const [layer, head] = [explorer.layer(), explorer.head()];
     const whole = maps.get(`${layer},${head}`);
     if (whole) return { bytes: whole, side: tokens.length, whole: true };
-    const bytes = octets(thumbnails).subarray((layer * heads + head) * side * side).subarray(0, side * side);
+    const bytes = octets(thumbnails)
+      .subarray((layer * heads + head) * side * side)
+      .subarray(0, side * side);
     if (side < tokens.length && !fetching && !explorer.line.isGone()) {
       fetching = `${layer},${head}`;
       model.send({ type: "map", layer, head });
@@ -52,18 +61,37 @@ function openMaps(model, explorer) {
 
 // ---- All heads, layer 0 at the bottom ----
 
-function gridPanel(explorer) {
+/**
+ * All heads, layer 0 at the bottom.
+ * @param {any} explorer
+ */
+export function gridPanel(explorer) {
   const canvas = node("canvas", { ariaHidden: "true" });
   const grid = node("div", { role: "grid", ariaLabel: "Attention heads by layer, layer 0 at the bottom" });
-  const frame = node("div", { className: "heads" }, node("div", { className: "corner", textContent: "layer" }), canvas, grid);
-  const hint = node("p", { className: "muted hint", textContent: `Arrow keys choose a head${explorer.toggle ? ", Space switches it off" : ""}.` });
+  const frame = node(
+    "div",
+    { className: "heads" },
+    node("div", { className: "corner", textContent: "layer" }),
+    canvas,
+    grid,
+  );
+  const hint = node("p", {
+    className: "muted hint",
+    textContent: `Arrow keys choose a head${explorer.toggle ? ", Space switches it off" : ""}.`,
+  });
   const element = node("section", { className: "all" }, node("h3", { textContent: "All heads" }), frame, hint);
   let cells = [];
 
   function build({ layers, heads }) {
-    const header = node("div", { role: "row" }, node("span", { role: "columnheader", className: "corner", textContent: "head" }));
+    const header = node(
+      "div",
+      { role: "row" },
+      node("span", { role: "columnheader", className: "corner", textContent: "head" }),
+    );
     cells = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => cell(layer, head)));
-    const rows = cells.map((row, layer) => node("div", { role: "row" }, node("span", { role: "rowheader", textContent: layer }), ...row));
+    const rows = cells.map((row, layer) =>
+      node("div", { role: "row" }, node("span", { role: "rowheader", textContent: layer }), ...row),
+    );
     for (let head = 0; head < heads; head++) header.append(node("span", { role: "columnheader", textContent: head }));
     grid.replaceChildren(...rows.reverse(), header);
   }
@@ -109,7 +137,10 @@ function gridPanel(explorer) {
     grid.querySelectorAll("[role=rowheader]").forEach((header, row) => {
       const layer = layers - 1 - row;
       header.classList.toggle("chosen", layer === explorer.layer());
-      header.classList.toggle("blank", layer % Math.max(every, layers > 12 ? 5 : 1) !== 0 && layer !== explorer.layer());
+      header.classList.toggle(
+        "blank",
+        layer % Math.max(every, layers > 12 ? 5 : 1) !== 0 && layer !== explorer.layer(),
+      );
     });
     grid.querySelectorAll("[role=columnheader]:not(.corner)").forEach((header, head) => {
       header.classList.toggle("chosen", head === explorer.head());
@@ -121,17 +152,23 @@ function gridPanel(explorer) {
     const thumbnails = octets(result.thumbnails);
     const ramp = explorer.ramp();
     const look = lookOf(canvas);
-    cells.forEach((row, layer) => row.forEach((element, head) => {
-      const isChosen = layer === explorer.layer() && head === explorer.head();
-      const isOff = explorer.isOff(layer, head);
-      element.tabIndex = isChosen ? 0 : -1;
-      element.ariaSelected = String(isChosen);
-      element.ariaLabel = `layer ${layer}, head ${head}${isOff ? ", off" : ""}`;
-      const start = (layer * heads + head) * side * side;
-      const [x, y] = [head * pitch + 1, (layers - 1 - layer) * pitch + 1];
-      ctx.putImageData(paint(thumbnails.subarray(start, start + side * side), side, size, ramp), x * pixel, y * pixel);
-      if (isOff) strike(ctx, x, y, pitch - 2, look);
-    }));
+    for (const [layer, row] of cells.entries()) {
+      for (const [head, element] of row.entries()) {
+        const isChosen = layer === explorer.layer() && head === explorer.head();
+        const isOff = explorer.isOff(layer, head);
+        element.tabIndex = isChosen ? 0 : -1;
+        element.ariaSelected = String(isChosen);
+        element.ariaLabel = `layer ${layer}, head ${head}${isOff ? ", off" : ""}`;
+        const start = (layer * heads + head) * side * side;
+        const [x, y] = [head * pitch + 1, (layers - 1 - layer) * pitch + 1];
+        ctx.putImageData(
+          paint(thumbnails.subarray(start, start + side * side), side, size, ramp),
+          x * pixel,
+          y * pixel,
+        );
+        if (isOff) strike(ctx, x, y, pitch - 2, look);
+      }
+    }
   });
   return { element, draw };
 }
@@ -154,7 +191,11 @@ function strike(ctx, x, y, size, { paper, ink }) {
 
 // ---- The chosen head, as a matrix or as arcs ----
 
-function headPanel(explorer) {
+/**
+ * The chosen head, as a matrix or as arcs.
+ * @param {any} explorer
+ */
+export function headPanel(explorer) {
   const views = [matrixView, arcView];
   const title = node("h3");
   const buttons = views.map(({ name }) => node("button", { type: "button", textContent: name }));
@@ -165,11 +206,25 @@ function headPanel(explorer) {
   const stage = node("div", { className: "stage" }, canvas, spacer);
   const readout = node("div", { className: "readout" });
   const scale = node("div", { className: "scale" });
-  const legend = node("div", { className: "legend" }, node("span", { textContent: "attention weight" }), "0", scale, "1");
-  const element = node("section", { className: "one" }, node("header", {}, title, power, modes), stage, legend, readout);
+  const legend = node(
+    "div",
+    { className: "legend" },
+    node("span", { textContent: "attention weight" }),
+    "0",
+    scale,
+    "1",
+  );
+  const element = node(
+    "section",
+    { className: "one" },
+    node("header", {}, title, power, modes),
+    stage,
+    legend,
+    readout,
+  );
   const focus = { active: null, pins: null };
   let view = matrixView;
-  let pick = () => null; // the last drawing's answer to: which token is at (x, y)?
+  let pick = (_x, _y) => null; // the last drawing's answer to: which token is at (x, y)?
   let tokens = null;
 
   function clear() {
@@ -185,15 +240,19 @@ function headPanel(explorer) {
     const [role, index] = query === undefined ? ["key", key] : ["query", query];
     const pins = focus.pins[role];
     if (!pins.delete(index)) pins.add(index);
-    explorer.announce(`${role} ${JSON.stringify(tokens[index].piece)} ${pins.has(index) ? "pinned" : "no longer pinned"}`);
+    explorer.announce(
+      `${role} ${JSON.stringify(tokens[index].piece)} ${pins.has(index) ? "pinned" : "no longer pinned"}`,
+    );
     draw();
   }
 
-  buttons.forEach((button, index) => button.addEventListener("click", () => {
-    view = views[index];
-    stage.scrollTop = 0;
-    aim(null);
-  }));
+  for (const [index, button] of buttons.entries()) {
+    button.addEventListener("click", () => {
+      view = views[index];
+      stage.scrollTop = 0;
+      aim(null);
+    });
+  }
   power.addEventListener("click", () => explorer.toggle(explorer.layer(), explorer.head()));
   stage.addEventListener("scroll", () => draw());
   canvas.addEventListener("pointermove", (event) => aim(pick(event.offsetX, event.offsetY)));
@@ -226,8 +285,12 @@ function headPanel(explorer) {
     const [layer, head] = [explorer.layer(), explorer.head()];
     const isOn = !explorer.isOff(layer, head);
     title.textContent = `Layer ${layer}, head ${head}`;
-    Object.assign(power, { textContent: isOn ? "on" : "off", ariaChecked: String(isOn), ariaLabel: `Layer ${layer}, head ${head}` });
-    buttons.forEach((button, index) => (button.ariaPressed = String(view === views[index])));
+    Object.assign(power, {
+      textContent: isOn ? "on" : "off",
+      ariaChecked: String(isOn),
+      ariaLabel: `Layer ${layer}, head ${head}`,
+    });
+    for (const [index, button] of buttons.entries()) button.ariaPressed = String(view === views[index]);
     canvas.ariaLabel = `Layer ${layer}, head ${head}. ${view.label}`;
     const look = lookOf(stage);
     const ramp = explorer.ramp();
@@ -237,7 +300,7 @@ function headPanel(explorer) {
     const height = parseFloat(getComputedStyle(stage).getPropertyValue("--stage-height"));
     const room = { width: stage.clientWidth - 2, height };
     const map = explorer.map();
-    spacer.style.height = view === arcView ? `${Math.max(0, TITLE + tokens.length * ROW - room.height)}px` : 0;
+    spacer.style.height = view === arcView ? `${Math.max(0, TITLE + tokens.length * ROW - room.height)}px` : "0";
     pick = view.draw({ canvas, room, scroll: stage.scrollTop, tokens, map, ramp, look, focus });
     readout.replaceChildren(...readoutOf(tokens, map, focus.active));
   });

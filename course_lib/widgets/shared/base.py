@@ -1,9 +1,10 @@
 """What all widgets share: the style sheet that speaks the course's visual language, and the code that draws in it.
 
-A widget is one ES module in the browser. Its text is put together here from plain files, `base.js` first: there is nothing
-to compile and nothing to fetch.
+A widget's JavaScript is ES modules and its CSS style sheets, which import one another; here each of the two is put together
+as the one text that Jupyter takes. There is nothing to compile and nothing to fetch.
 """
 
+import re
 from pathlib import Path
 
 from course_lib.plots import chip, css_variables
@@ -11,17 +12,32 @@ from course_lib.tokenization import Tokenizer
 
 __all__ = ["encode_text", "module", "style_sheet", "token_of"]
 
-_WIDGETS = Path(__file__).parents[1]
+_JS_IMPORT = re.compile(r'^import \{[^}]*\} from "(.+)";\n', re.MULTILINE)
+_CSS_IMPORT = re.compile(r'^@import "(.+)";\n', re.MULTILINE)
+_JS_NAME = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
+_JS_EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 
 
-def style_sheet(*names: str) -> str:
-    """Return a widget's CSS: the palette's variables, then `base.css`, then the files `<name>.css` in this order."""
-    return "\n".join([css_variables(), _read("shared/base.css"), *(_read(f"{name}.css") for name in names)])
+def style_sheet(widget_file: str | Path) -> str:
+    """Return a widget's CSS: the palette's variables, and `style.css` beside `widget_file` after all that it imports."""
+    return "\n".join([css_variables(), *_in_order(Path(widget_file).with_name("style.css"), _CSS_IMPORT).values()])
 
 
-def module(*names: str) -> str:
-    """Return one ES module: `base.js`, then the files `<name>.js` in this order; the last exports the widget."""
-    return "\n".join([_read("shared/base.js"), *(_read(f"{name}.js") for name in names)])
+def module(widget_file: str | Path) -> str:
+    """Return a widget's JavaScript as one ES module: `view.js` beside `widget_file`, after all that it imports.
+
+    FileNotFoundError if an imported file is not there; ValueError if files import one another in a circle, or two of them
+    give something the same name, for in the one module all names are neighbours.
+    """
+    # The browser gets this text from the kernel, not from a server: it has no address that a relative import could start from.
+    files = _in_order(Path(widget_file).with_name("view.js"), _JS_IMPORT)
+    owners: dict[str, Path] = {}
+    for file, text in files.items():
+        for name in _JS_NAME.findall(text):
+            if name in owners:
+                raise ValueError(f"{owners[name]} and {file} both call something {name}: rename one of the two")
+            owners[name] = file
+    return "\n".join(_JS_EXPORT.sub("", text) for text in files.values())
 
 
 def encode_text(tokenizer: Tokenizer, text: str, longest: int) -> list[int]:
@@ -49,5 +65,22 @@ def token_of(tokenizer: Tokenizer, index: int) -> dict:
     return {"id": index, "piece": piece, "chip": chip(piece)}
 
 
-def _read(file: str) -> str:
-    return (_WIDGETS / file).read_text(encoding="utf-8")
+def _in_order(door: Path, imports: re.Pattern) -> dict[Path, str]:
+    """Return the texts, without imports, of `door` and of every file that it leads to: each once, after those it imports."""
+    texts: dict[Path, str] = {}
+
+    def visit(file: Path, importers: tuple[Path, ...]) -> None:
+        if file in importers:
+            circle = " → ".join(path.name for path in (*importers[importers.index(file) :], file))
+            raise ValueError(f"these files import one another in a circle: {circle}")
+        if file in texts:
+            return
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no {file}" + (f", which {importers[-1]} imports" if importers else ""))
+        text = file.read_text(encoding="utf-8")
+        for name in imports.findall(text):
+            visit((file.parent / name).resolve(), (*importers, file))
+        texts[file] = imports.sub("", text)
+
+    visit(door.resolve(), ())
+    return texts

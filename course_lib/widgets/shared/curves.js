@@ -1,17 +1,42 @@
 // Curves over training steps on a canvas, with axes that say their unit.
 
-const CURVES = ["step", "loss", "lowest", "highest", "validation_loss", "learning_rate"]; // the rows that the kernel sends
+import { clamp, fit, lookOf, octets, placed } from "./base.js";
+import { roundValues } from "./numbers.js";
+
+/** @typedef {ReturnType<typeof openPlot>} Plot */
+
+export const CURVES = ["step", "loss", "lowest", "highest", "validation_loss", "learning_rate"]; // the rows that the kernel sends
 
 const PLOT = { left: 78, right: 18, top: 10, axis: 48, ticks: 8 }; // CSS pixels around the curves; below them an axis, or only its ticks
 
-// A canvas with axes for steps in [0, nSteps] and values in [low, high]; `isLast` writes the steps below them.
-function openPlot(canvas, { width, height, nSteps, low, high, label, isLast }) {
+/**
+ * A canvas with axes for steps in [0, nSteps] and values in [low, high]; `isLast` writes the steps below them.
+ * @param {HTMLCanvasElement} canvas
+ * @param {{
+ *   width: number,
+ *   height: number,
+ *   nSteps: number,
+ *   low: number,
+ *   high: number,
+ *   label: string,
+ *   isLast: boolean,
+ * }} axes
+ */
+export function openPlot(canvas, { width, height, nSteps, low, high, label, isLast }) {
   const look = lookOf(canvas);
   const ctx = fit(canvas, width, height);
   const bottom = height - (isLast ? PLOT.axis : PLOT.ticks);
   const x = (step) => PLOT.left + ((width - PLOT.left - PLOT.right) * step) / nSteps;
   const y = (value) => bottom - ((bottom - PLOT.top) * (value - low)) / (high - low);
-  const plot = { ctx, look, x, y, bottom, width, stepAt: (place) => clamp((place - PLOT.left) / (width - PLOT.left - PLOT.right), 0, 1) * nSteps };
+  const plot = {
+    ctx,
+    look,
+    x,
+    y,
+    bottom,
+    width,
+    stepAt: (place) => clamp((place - PLOT.left) / (width - PLOT.left - PLOT.right), 0, 1) * nSteps,
+  };
 
   Object.assign(ctx, { font: look.code, fillStyle: look.ink, strokeStyle: look.muted, lineWidth: 1 });
   Object.assign(ctx, { textAlign: "right", textBaseline: "middle" });
@@ -36,14 +61,20 @@ function openPlot(canvas, { width, height, nSteps, low, high, label, isLast }) {
   return plot;
 }
 
-// A line through the points that are numbers; with `dots`, each of them is marked.
-function drawCurve({ ctx, x, y }, steps, values, { color, width = 2, dash = [], alpha = 1, dots = false }) {
+/**
+ * A line through the points that are numbers; with `dots`, each of them is marked.
+ * @param {Plot} plot
+ * @param {number[] | Float32Array} steps
+ * @param {number[] | Float32Array} values
+ * @param {{ color: string, width?: number, dash?: number[], alpha?: number, dots?: boolean }} pen
+ */
+export function drawCurve({ ctx, x, y }, steps, values, { color, width = 2, dash = [], alpha = 1, dots = false }) {
   ctx.save();
   Object.assign(ctx, { strokeStyle: color, fillStyle: color, lineWidth: width, globalAlpha: alpha, lineJoin: "round" });
   ctx.setLineDash(dash);
   ctx.beginPath();
   const points = [...steps].map((step, i) => [x(step), y(values[i])]).filter(([, at]) => Number.isFinite(at));
-  points.forEach((point) => ctx.lineTo(...point));
+  for (const [left, top] of points) ctx.lineTo(left, top);
   ctx.stroke();
   for (const [left, top] of dots ? points : []) {
     ctx.beginPath();
@@ -61,19 +92,37 @@ function drawBand({ ctx, x, y, bottom, width }, steps, lowest, highest, color) {
   ctx.clip();
   Object.assign(ctx, { fillStyle: color, globalAlpha: 0.22 });
   ctx.beginPath();
-  steps.forEach((step, i) => ctx.lineTo(x(step), y(highest[i])));
+  for (const [i, step] of steps.entries()) ctx.lineTo(x(step), y(highest[i]));
   for (let i = steps.length - 1; i >= 0; i--) ctx.lineTo(x(steps[i]), y(lowest[i]));
   ctx.fill();
   ctx.restore();
 }
 
-// The losses of a run, as `curve_blocks` in training_dashboard.py gives them, with axes that hold all of them.
-function drawLosses(canvas, { curves, width, height, nSteps, isLast }) {
+/**
+ * The losses of a run, as `curve_blocks` in training_dashboard.py gives them, with axes that hold all of them.
+ * @param {HTMLCanvasElement} canvas
+ * @param {{
+ *   curves: Record<string, Float32Array>,
+ *   width: number,
+ *   height: number,
+ *   nSteps: number,
+ *   isLast: boolean,
+ * }} run
+ */
+export function drawLosses(canvas, { curves, width, height, nSteps, isLast }) {
   const { step, loss, lowest, highest, validation_loss } = curves;
   const all = [...loss, ...validation_loss].filter(Number.isFinite);
   const [least, most] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
   const room = Math.max((most - least) / 12, 0.05);
-  const plot = openPlot(canvas, { width, height, nSteps, low: Math.max(0, least - room), high: most + room, label: "loss (nats)", isLast });
+  const plot = openPlot(canvas, {
+    width,
+    height,
+    nSteps,
+    low: Math.max(0, least - room),
+    high: most + room,
+    label: "loss (nats)",
+    isLast,
+  });
   const { look } = plot;
   drawBand(plot, step, lowest, highest, look.learner);
   drawCurve(plot, step, loss, { color: look.learner });
@@ -82,28 +131,32 @@ function drawLosses(canvas, { curves, width, height, nSteps, isLast }) {
   return plot;
 }
 
-// The rows of float32 (names.length, …) as arrays by name.
-function rowsOf(view, names) {
+/**
+ * The rows of float32 (names.length, …) as arrays by name.
+ * @param {DataView} view
+ * @param {string[]} names
+ * @returns {Record<string, Float32Array>}
+ */
+export function rowsOf(view, names) {
   const bytes = octets(view).slice(); // a message's bytes need not lie where floats may
   const floats = new Float32Array(bytes.buffer);
   const length = floats.length / names.length;
   return Object.fromEntries(names.map((name, row) => [name, floats.subarray(row * length, (row + 1) * length)]));
 }
 
-function segment(ctx, x0, y0, x1, y1) {
+/**
+ * A straight line from (x0, y0) to (x1, y1).
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {number} x0
+ * @param {number} y0
+ * @param {number} x1
+ * @param {number} y1
+ */
+export function segment(ctx, x0, y0, x1, y1) {
   ctx.beginPath();
   ctx.moveTo(x0, y0);
   ctx.lineTo(x1, y1);
   ctx.stroke();
-}
-
-// `most` or fewer round values from low to high, but at least one step between two.
-function roundValues(low, high, most) {
-  const rough = (high - low) / Math.max(1, most);
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * unit >= rough * 0.9999) * unit;
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
 // 0.02, 0.0005 as 5e-4

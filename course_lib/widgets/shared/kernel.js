@@ -1,18 +1,47 @@
 // The line to the kernel, and the panel in which the learner types the text that the model runs on.
 
+import { node, soon } from "./base.js";
+
+/**
+ * The widget's state in the browser, as anywidget hands it over.
+ * @typedef {{
+ *   get: (name: string) => any,
+ *   set: (name: string | object, value?: any) => void,
+ *   save_changes: () => void,
+ *   send: (message: object) => void,
+ *   on: (events: string, call: (...parts: any[]) => void) => void,
+ *   off: (events: string, call: (...parts: any[]) => void) => void,
+ *   widget_manager?: any,
+ * }} Model
+ * @typedef {{ type: string } & Record<string, any>} Request
+ * @typedef {ReturnType<typeof openLine>} Line
+ */
+
 const KERNEL_GONE = "The kernel is not running: run the cell again to bring the model back.";
 
-// A restarted kernel knows no widgets; a kernel shut down or cut off answers nothing.
-function kernelIsGone(model, el) {
+/**
+ * A restarted kernel knows no widgets; a kernel shut down or cut off answers nothing.
+ * @param {Model} model
+ * @param {HTMLElement} el
+ */
+export function kernelIsGone(model, el) {
   const kernel = model.widget_manager?.kernel;
   if (el.closest(".jupyter-widgets-disconnected") || kernel === null) return true;
-  return kernel !== undefined && (kernel.isDisposed || kernel.status === "dead" || kernel.connectionStatus === "disconnected");
+  return (
+    kernel !== undefined &&
+    (kernel.isDisposed || kernel.status === "dead" || kernel.connectionStatus === "disconnected")
+  );
 }
 
-// Requests to the kernel, one at a time. Those asked for meanwhile wait, of each type only the newest. The kernel answers
-// every request with one message, `done` or `error`, and may send messages of the type `progress` before it. `changed` is
-// called whenever something may look different.
-function openLine(model, el, changed) {
+/**
+ * Requests to the kernel, one at a time. Those asked for meanwhile wait, of each type only the newest. The kernel answers
+ * every request with one message, `done` or `error`, and may send messages of the type `progress` before it. `changed` is
+ * called whenever something may look different.
+ * @param {Model} model
+ * @param {HTMLElement} el
+ * @param {() => void} changed
+ */
+export function openLine(model, el, changed) {
   let running = null;
   let waiting = [];
   let watch = null;
@@ -68,8 +97,18 @@ function openLine(model, el, changed) {
   return line;
 }
 
-// The text, how far the model is, and what went wrong. `status` says what there is when nothing runs.
-function promptPanel({ line, label, text, run, status, action = "Run" }) {
+/**
+ * The text, how far the model is, and what went wrong. `status` says what there is when nothing runs.
+ * @param {{
+ *   line: Line,
+ *   label: string,
+ *   text: () => string,
+ *   run: (text: string) => void,
+ *   status: () => string,
+ *   action?: string,
+ * }} options
+ */
+export function promptPanel({ line, label, text, run, status, action = "Run" }) {
   const input = node("input", { type: "text", value: text(), ariaLabel: label, spellcheck: false });
   const button = node("button", { className: "primary", textContent: action });
   const bar = node("progress", { ariaLabel: "Done so far" });
@@ -104,6 +143,3 @@ function promptPanel({ line, label, text, run, status, action = "Run" }) {
 function progressText({ done, total, unit = "layer" }) {
   return done ? `Running the model: ${unit} ${done} of ${total}` : "Waiting for the kernel …";
 }
-
-// "1 token", "2 tokens".
-const counted = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;

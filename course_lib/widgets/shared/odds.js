@@ -1,12 +1,29 @@
 // Probabilities of tokens as bars: filled is `now` and, where there is one, dashed is `before`.
 
-// `before` names the dashed bars; `describe` puts a token's row in words; with `pick`, a token is a button that calls it.
-function oddsChart({ now = "now", before, describe, pick }) {
-  const samples = [["now", now], ["before", before]].filter(([, text]) => text && before);
+import { node } from "./base.js";
+
+/**
+ * `before` names the dashed bars; `describe` puts a token's row in words; with `pick`, a token is a button that calls it.
+ * @param {{
+ *   now?: string,
+ *   before?: string,
+ *   describe: (token: any) => string,
+ *   pick?: (token: any) => void,
+ * }} options
+ */
+export function oddsChart({ now = "now", before, describe, pick }) {
+  const samples = [
+    ["now", now],
+    ["before", before],
+  ].filter(([, text]) => text && before);
   const list = node("ol");
   const limit = node("span");
   const axis = node("div", { className: "axis muted" }, node("span", { textContent: "0" }), "probability", limit);
-  const legend = node("p", { className: "samples" }, ...samples.map(([kind, textContent]) => node("span", { className: `sample ${kind}`, textContent })));
+  const legend = node(
+    "p",
+    { className: "samples" },
+    ...samples.map(([kind, textContent]) => node("span", { className: `sample ${kind}`, textContent })),
+  );
   const element = node("div", { className: "odds" }, ...(before ? [legend] : []), list, axis);
   const rows = []; // kept and only restyled, so that a bar moves from its old length to its new one
 
@@ -25,11 +42,13 @@ function oddsChart({ now = "now", before, describe, pick }) {
     return parts;
   }
 
+  /** @param {(import("./base.js").Token & { now: number, before?: number, note?: string })[]} tokens */
   function show(tokens) {
     const most = Math.max(...tokens.flatMap(({ now, before = 0 }) => [now, before]));
     const scale = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => limit >= most) ?? 1;
     tokens.forEach((token, index) => {
-      const row = (rows[index] ??= newRow(index));
+      rows[index] ??= newRow(index);
+      const row = rows[index];
       row.token = token;
       Object.assign(row.chip, { textContent: token.chip, title: `${JSON.stringify(token.piece)}, id ${token.id}` });
       row.now.style.width = `${(100 * token.now) / scale}%`;
@@ -40,26 +59,36 @@ function oddsChart({ now = "now", before, describe, pick }) {
     });
     const shown = rows.slice(0, tokens.length).map((row) => row.element);
     if (list.childElementCount !== shown.length) list.replaceChildren(...shown); // a row that stays keeps its focus
-    limit.textContent = scale;
+    limit.textContent = String(scale);
   }
 
   return { element, show };
 }
 
-// Two significant digits, as in every picture of the course.
-function twoDigits(probability) {
+/**
+ * Two significant digits, as in every picture of the course.
+ * @param {number} probability
+ */
+export function twoDigits(probability) {
   if (probability === 0) return "0";
   return probability < 0.001 ? "<0.001" : probability >= 0.995 ? "1.0" : probability.toPrecision(2);
 }
 
-// Show a probability as the tint behind an element's text. Its depth says which text colour stays legible on it.
-function tint(element, probability) {
+/**
+ * Show a probability as the tint behind an element's text. Its depth says which text colour stays legible on it.
+ * @param {HTMLElement} element
+ * @param {number} probability
+ */
+export function tint(element, probability) {
   element.classList.add("tint");
-  element.style.setProperty("--p", probability);
-  element.dataset.depth = probability > 0.83 ? 2 : probability > 0.6 ? 1 : 0;
+  element.style.setProperty("--p", String(probability));
+  element.dataset.depth = probability > 0.83 ? "2" : probability > 0.6 ? "1" : "0";
 }
 
-// The legend of `tint`, which shows the probability called `name`.
-function tintLegend(name) {
+/**
+ * The legend of `tint`, which shows the probability called `name`.
+ * @param {string} name
+ */
+export function tintLegend(name) {
   return node("div", { className: "legend" }, `${name} 0`, node("span", { className: "ramp" }), "1");
 }

@@ -1,21 +1,31 @@
 // The ladder of merges: a row for each step, a column for each symbol that merging begins with, so that a token stands
 // right below the two that it was made of.
 
-function ladder() {
+import { clamp, node, tokenChip } from "../shared/base.js";
+
+export function ladder() {
   const grid = node("div", { className: "rungs" });
   const element = node("div", { className: "ladder", role: "img", tabIndex: 0 }, grid);
   let rows = []; // of each step, the elements that come with it
-  let shown = -1;
+  let shown = -1; // the step
 
   function build(replay) {
     const widths = replay.steps.length ? replay.steps[0].ids.map(() => 1) : [];
     rows = replay.steps.map((step, index) => {
       const before = replay.steps[index - 1];
       const merged = mergedParts(before, step);
-      if (merged) widths.splice(step.position, merged.length, merged.reduce((sum, part) => sum + widths[part], 0));
+      if (merged)
+        widths.splice(
+          step.position,
+          merged.length,
+          merged.reduce((sum, part) => sum + widths[part], 0),
+        );
       return [...label(replay, index), ...rung(replay, index, widths)];
     });
-    grid.style.setProperty("--symbols", widths.reduce((sum, width) => sum + width, 0));
+    grid.style.setProperty(
+      "--symbols",
+      widths.reduce((sum, width) => sum + width, 0),
+    );
     grid.replaceChildren(...rows.flat());
     shown = -1;
   }
@@ -48,11 +58,13 @@ function ladder() {
   function show(step, replay) {
     const { ids } = replay.steps[step];
     element.ariaLabel = `Pieces after ${step} merges: ${ids.map((id) => JSON.stringify(replay.vocabulary[id].piece)).join(", ")}`;
-    rows.forEach((row, index) => row.forEach((part) => {
-      part.classList.toggle("hidden", index > step);
-      part.classList.toggle("last", index === step);
-      part.classList.toggle("new", index === step && step === shown + 1 && shown >= 0);
-    }));
+    for (const [index, row] of rows.entries()) {
+      for (const part of row) {
+        part.classList.toggle("hidden", index > step);
+        part.classList.toggle("last", index === step);
+        part.classList.toggle("new", index === step && step === shown + 1 && shown >= 0);
+      }
+    }
     shown = step;
     const chip = rows[step]?.at(-1);
     if (!chip) return;
@@ -69,10 +81,10 @@ function mergedParts(before, step) {
   return [step.position, step.position + 1];
 }
 
-const rankText = ({ rank }) => (rank === null ? "whole word" : `rank ${rank.toLocaleString("en")}`);
+export const rankText = ({ rank }) => (rank === null ? "whole word" : `rank ${rank.toLocaleString("en")}`);
 
 // "h + e" as two chips' texts.
-function pairText(replay, index) {
+export function pairText(replay, index) {
   const before = replay.steps[index - 1];
   if (replay.steps[index].rank === null) return ["in the vocabulary"];
   const [left, right] = mergedParts(before, replay.steps[index]).map((place) => replay.vocabulary[before.ids[place]]);

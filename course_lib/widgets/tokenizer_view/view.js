@@ -1,5 +1,9 @@
 // The browser's half of TokenizerView. The kernel's half says what `result` and `replay` hold; here they are drawn and driven.
 
+import { clamp, drawAll, keepKeys, node, prefersStillness, soon, tokenChip } from "../shared/base.js";
+import { openLine } from "../shared/kernel.js";
+import { ladder, pairText, rankText } from "./ladder.js";
+
 const PACE = 900; // ms a merge while it plays
 const MOST_PAIRS = 8; // known pairs of neighbours that are listed at a step
 
@@ -13,7 +17,7 @@ function render({ model, el }) {
   root.append(...panels.map((panel) => panel.element));
   el.append(root);
 
-  view.draw = soon(() => panels.forEach((panel) => panel.draw()));
+  view.draw = soon(() => drawAll(panels));
   const changes = "change:text change:result change:word change:replay change:step";
   model.on(changes, view.draw);
   view.draw();
@@ -51,7 +55,7 @@ function openView(model, el) {
 
     play() {
       if (view.step() === view.last()) view.go(0);
-      if (matchMedia("(prefers-reduced-motion: reduce)").matches) return view.go(view.last());
+      if (prefersStillness()) return view.go(view.last());
       clock = setInterval(() => {
         view.go(view.step() + 1);
         if (view.step() === view.last()) view.pause();
@@ -100,16 +104,23 @@ function textPanel(view) {
 
 function sizesOf({ sizes, tokens, start }) {
   const number = (text) => node("b", { textContent: text });
-  const parts = Object.entries(sizes).map(([unit, n]) => node("span", {}, number(n.toLocaleString("en")), ` ${unit}${n === 1 ? "" : "s"}`));
+  const parts = Object.entries(sizes).map(([unit, n]) =>
+    node("span", {}, number(n.toLocaleString("en")), ` ${unit}${n === 1 ? "" : "s"}`),
+  );
   parts.push(node("span", {}, number((sizes.byte / tokens.length).toPrecision(2)), " bytes per token"));
-  if (start.length) parts.push(node("span", { className: "muted" }, "before the text a model is given ", ...start.map(tokenChip)));
+  if (start.length)
+    parts.push(node("span", { className: "muted" }, "before the text a model is given ", ...start.map(tokenChip)));
   return parts;
 }
 
 // ---- The tokens ----
 
 function tokenPanel(view) {
-  const list = node("div", { className: "tokens", role: "listbox", ariaLabel: "Tokens; Enter chooses a word to merge" });
+  const list = node("div", {
+    className: "tokens",
+    role: "listbox",
+    ariaLabel: "Tokens; Enter chooses a word to merge",
+  });
   const readout = node("p", { className: "readout", ariaLive: "polite" });
   const element = node("section", {}, node("h3", { textContent: "Tokens" }), list, readout);
   let drawn = null; // the result that the chips were built for
@@ -135,7 +146,7 @@ function tokenPanel(view) {
       return chip;
     });
     const groups = counts.map(() => node("span", { className: "word" }));
-    chips.forEach((chip, position) => groups[words[position]].append(chip));
+    for (const [position, chip] of chips.entries()) groups[words[position]].append(chip);
     const ends = groups.flatMap((group, word) => {
       const last = tokens[words.lastIndexOf(word)];
       return last.piece.endsWith("\n") ? [group, node("span", { className: "break" })] : [group];
@@ -153,7 +164,14 @@ function tokenPanel(view) {
   list.addEventListener("pointerleave", () => point(null));
   list.addEventListener("keydown", (event) => {
     const last = chips.length - 1;
-    const target = { ArrowRight: active + 1, ArrowDown: active + 1, ArrowLeft: active - 1, ArrowUp: active - 1, Home: 0, End: last }[event.key];
+    const target = {
+      ArrowRight: active + 1,
+      ArrowDown: active + 1,
+      ArrowLeft: active - 1,
+      ArrowUp: active - 1,
+      Home: 0,
+      End: last,
+    }[event.key];
     if (target === undefined && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
     if (target === undefined) return view.choose(words[active]);
@@ -170,16 +188,19 @@ function tokenPanel(view) {
       chip.tabIndex = position === active ? 0 : -1;
       chip.ariaSelected = String(words[position] === view.word());
     });
-    list.querySelectorAll(".word").forEach((group, word) => group.classList.toggle("chosen", word === view.word()));
+    for (const [word, group] of list.querySelectorAll(".word").entries())
+      group.classList.toggle("chosen", word === view.word());
     const isFocused = list.contains(document.activeElement);
     const at = pointed ?? (isFocused ? active : null);
-    readout.replaceChildren(...(at === null ? ["Point at a token for its id; click one to see how its word was merged."] : readoutOf(view.result().tokens[at], at)));
+    readout.replaceChildren(
+      ...(at === null
+        ? ["Point at a token for its id; click one to see how its word was merged."]
+        : readoutOf(view.result().tokens[at], at)),
+    );
     readout.classList.toggle("muted", at === null);
   }
   return { element, draw };
 }
-
-const bytesOf = (piece) => new TextEncoder().encode(piece);
 
 function spoken(token, position) {
   return `${JSON.stringify(token.piece)}, id ${token.id}, position ${position}${token.special ? ", special" : ""}`;
@@ -187,13 +208,17 @@ function spoken(token, position) {
 
 function readoutOf(token, position) {
   const parts = [tokenChip(token), `id ${token.id.toLocaleString("en")}`, `position ${position}`];
-  return [...parts.flatMap((part) => [part, node("span", { className: "gap" })]), token.special ? "special: cut out first, never merged" : ""];
+  return [
+    ...parts.flatMap((part) => [part, node("span", { className: "gap" })]),
+    token.special ? "special: cut out first, never merged" : "",
+  ];
 }
 
 // ---- The merges of the chosen word ----
 
 function replayPanel(view) {
-  const button = (textContent, onclick, className = "") => node("button", { type: "button", textContent, onclick, className });
+  const button = (textContent, onclick, className = "") =>
+    node("button", { type: "button", textContent, onclick, className });
   const name = node("span", { className: "chip" });
   const title = node("h3", {}, "Merging ", name);
   const back = button("◀ Back", () => view.go(view.step() - 1));
@@ -220,7 +245,7 @@ function replayPanel(view) {
       ArrowRight: () => view.go(view.step() + 1),
       Home: () => view.go(0),
       End: () => view.go(Infinity),
-      " ": event.target.tagName !== "BUTTON" && (() => (view.isPlaying() ? view.pause() : view.play())),
+      " ": !(event.target instanceof HTMLButtonElement) && (() => (view.isPlaying() ? view.pause() : view.play())),
     }[event.key];
     if (!act) return;
     event.preventDefault();
@@ -240,7 +265,9 @@ function replayPanel(view) {
     const isShown = replay.steps.length > 0;
     for (const part of [controls, bench]) part.hidden = !isShown;
     none.hidden = isShown;
-    none.textContent = replay.special ? "This is a special token. It is cut out of the text before anything else, and never merged." : "This word is too long for its merges to be shown here.";
+    none.textContent = replay.special
+      ? "This is a special token. It is cut out of the text before anything else, and never merged."
+      : "This word is too long for its merges to be shown here.";
     if (!isShown) return;
     rungs.show(step, replay);
     back.disabled = step === 0;
@@ -253,7 +280,8 @@ function replayPanel(view) {
     said.replaceChildren(...saidOf(replay, step));
     const known = knownPairs(replay, step);
     pairs.replaceChildren(...known.slice(0, MOST_PAIRS).map((pair, index) => pairItem(replay, pair, index === 0)));
-    if (known.length > MOST_PAIRS) pairs.append(node("li", { className: "muted", textContent: `and ${known.length - MOST_PAIRS} more` }));
+    if (known.length > MOST_PAIRS)
+      pairs.append(node("li", { className: "muted", textContent: `and ${known.length - MOST_PAIRS} more` }));
     note.textContent = noteOf(replay, step, known);
   }
   return { element, draw };
@@ -267,25 +295,40 @@ function saidOf(replay, step) {
   const { rank, ids, position } = replay.steps[step];
   const result = tokenChip(replay.vocabulary[ids[position]]);
   if (rank === null) return ["The whole word ", result, " is in the vocabulary: this tokenizer takes it as it is."];
-  return [...pairText(replay, step), " becomes ", result, `: rank ${rank.toLocaleString("en")} of the ${replay.merges.toLocaleString("en")} pairs that training learned, counted from 0.`];
+  return [
+    ...pairText(replay, step),
+    " becomes ",
+    result,
+    `: rank ${rank.toLocaleString("en")} of the ${replay.merges.toLocaleString("en")} pairs that training learned, counted from 0.`,
+  ];
 }
 
 // The pairs of neighbours that training knows, the one learned first in front.
 function knownPairs(replay, step) {
   const { ids, ranks } = replay.steps[step];
-  const pairs = ranks.flatMap((rank, place) => (rank === null ? [] : [{ rank, left: ids[place], right: ids[place + 1] }]));
+  const pairs = ranks.flatMap((rank, place) =>
+    rank === null ? [] : [{ rank, left: ids[place], right: ids[place + 1] }],
+  );
   return pairs.sort((a, b) => a.rank - b.rank); // stable: of equal ones the leftmost
 }
 
 function pairItem(replay, { rank, left, right }, isNext) {
   const chips = [tokenChip(replay.vocabulary[left]), " + ", tokenChip(replay.vocabulary[right])];
   const mark = node("span", { className: "mark", textContent: isNext ? "merges next" : "" });
-  return node("li", { className: isNext ? "next" : "" }, node("span", { className: "rank", textContent: rankText({ rank }) }), node("span", {}, ...chips), mark);
+  return node(
+    "li",
+    { className: isNext ? "next" : "" },
+    node("span", { className: "rank", textContent: rankText({ rank }) }),
+    node("span", {}, ...chips),
+    mark,
+  );
 }
 
 function noteOf(replay, step, known) {
   if (known.length) return "Neighbours that training knows as a pair; the one it learned first merges next:";
   if (step < replay.steps.length - 1) return "No pair of neighbours is known.";
   const count = replay.steps[step].ids.length;
-  return count === 1 ? "The word is one token." : `No pair of neighbours is known: these ${count} are the word’s tokens.`;
+  return count === 1
+    ? "The word is one token."
+    : `No pair of neighbours is known: these ${count} are the word’s tokens.`;
 }

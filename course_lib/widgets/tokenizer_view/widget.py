@@ -27,8 +27,8 @@ class TokenizerView(LiveWidget):
         view = TokenizerView(tokenizer, "The tokenizer reads unbelievably well.")
     """
 
-    _esm = module("shared/kernel", "tokenizer_view/ladder", "tokenizer_view/view")
-    _css = style_sheet("tokenizer_view/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     text = Unicode().tag(sync=True)
     word = Int(0).tag(sync=True)

@@ -1,8 +1,19 @@
 // The browser's half of TrainingDashboard: what the kernel tells of the run, and the orders that it is given.
 
+import { drawAll, keepKeys, node, onNewLooks, soon } from "../shared/base.js";
+import { CURVES, drawCurve, drawLosses, openPlot, rowsOf } from "../shared/curves.js";
+import { kernelIsGone } from "../shared/kernel.js";
+import { inUnits } from "../shared/numbers.js";
+
 const FULFILLED = { pause: ["paused"], run: ["running"], stop: [] }; // which state is what was ordered, besides the end
 const SAID = { ready: "not started", running: "running", paused: "paused", stopped: "stopped", done: "finished" };
 const AGAIN = 500; // ms after which an order is given again: while a cell runs, one may be handed to the wrong shell
+/** @type {[number, string][]} */
+const UNITS = [
+  [1e12, " trillion"],
+  [1e9, " billion"],
+  [1e6, " million"],
+];
 const PATIENCE = 10000; // ms after which it is said that the kernel does not listen
 
 export default { render };
@@ -18,7 +29,7 @@ function render({ model, el }) {
 
   view.draw = soon(() => {
     root.dataset.state = view.state();
-    panels.forEach((panel) => panel.draw());
+    drawAll(panels);
   });
   const changes = "change:state change:progress change:curves change:samples";
   model.on(changes, view.changed);
@@ -78,7 +89,11 @@ function openView(model, el) {
 // ---- How far it is, and the buttons ----
 
 function controlPanel(view) {
-  const pause = node("button", { type: "button", className: "primary", onclick: () => view.ask(view.state() === "paused" ? "run" : "pause") });
+  const pause = node("button", {
+    type: "button",
+    className: "primary",
+    onclick: () => view.ask(view.state() === "paused" ? "run" : "pause"),
+  });
   const stop = node("button", { type: "button", textContent: "Stop", onclick: () => view.ask("stop") });
   const state = node("b");
   const steps = node("span");
@@ -86,7 +101,20 @@ function controlPanel(view) {
   const bar = node("progress", { ariaLabel: "Steps made" });
   const error = node("p", { className: "error", role: "alert" });
   const live = node("p", { className: "unseen", role: "status" });
-  const element = node("section", { className: "control" }, node("header", {}, node("div", { className: "how-far" }, node("h3", { textContent: "Training" }), state, steps, left), pause, stop), bar, error, live);
+  const element = node(
+    "section",
+    { className: "control" },
+    node(
+      "header",
+      {},
+      node("div", { className: "how-far" }, node("h3", { textContent: "Training" }), state, steps, left),
+      pause,
+      stop,
+    ),
+    bar,
+    error,
+    live,
+  );
 
   const draw = () => {
     const { step, n_steps, left: seconds } = view.progress();
@@ -98,7 +126,11 @@ function controlPanel(view) {
     steps.textContent = `step ${step.toLocaleString("en")} of ${n_steps.toLocaleString("en")}`;
     left.textContent = view.state() === "running" && seconds ? `${duration(seconds)} left` : "";
     Object.assign(bar, { max: n_steps, value: step });
-    const problem = view.isGone() ? "The kernel is not running: run the cell again." : view.isUnheard() ? "The kernel does not listen while it trains here. Interrupt it to stop." : "";
+    const problem = view.isGone()
+      ? "The kernel is not running: run the cell again."
+      : view.isUnheard()
+        ? "The kernel does not listen while it trains here. Interrupt it to stop."
+        : "";
     if (error.textContent !== problem) error.textContent = problem;
     const news = `Training ${SAID[view.state()]}${view.state() === "running" ? "" : `, step ${step} of ${n_steps}`}`;
     if (live.textContent !== news) live.textContent = news;
@@ -118,23 +150,33 @@ function duration(seconds) {
 
 function numberPanel(view) {
   const names = ["training loss", "validation loss", "tokens seen", "throughput", "MFU"];
-  const hints = ["mean of the last 20 steps", "of the last evaluation", "", "mean of the last 20 steps", "model FLOPs utilisation: the share of what the machine's matrix products can reach"];
+  const hints = [
+    "mean of the last 20 steps",
+    "of the last evaluation",
+    "",
+    "mean of the last 20 steps",
+    "model FLOPs utilisation: the share of what the machine's matrix products can reach",
+  ];
   const values = names.map(() => node("dd"));
-  const element = node("dl", { className: "numbers" }, ...names.map((textContent, i) => node("div", { title: hints[i] }, node("dt", { textContent }), values[i])));
+  const element = node(
+    "dl",
+    { className: "numbers" },
+    ...names.map((textContent, i) => node("div", { title: hints[i] }, node("dt", { textContent }), values[i])),
+  );
   const draw = () => {
     const { loss, validation_loss, tokens, tokens_per_second, mfu } = view.progress();
-    const written = [[loss?.toFixed(2), "nats a token"], [validation_loss?.toFixed(2), "nats a token"], [tokens && amount(tokens), ""], [tokens_per_second && amount(tokens_per_second), "tokens/s"], [mfu && (100 * mfu).toPrecision(2), "%"]];
-    written.forEach(([number, unit], i) => values[i].replaceChildren(node("b", { textContent: number ?? "–" }), number ? ` ${unit}` : ""));
+    const written = [
+      [loss?.toFixed(2), "nats a token"],
+      [validation_loss?.toFixed(2), "nats a token"],
+      [tokens && inUnits(tokens, UNITS), ""],
+      [tokens_per_second && inUnits(tokens_per_second, UNITS), "tokens/s"],
+      [mfu && (100 * mfu).toPrecision(2), "%"],
+    ];
+    for (const [i, [number, unit]] of written.entries()) {
+      values[i].replaceChildren(node("b", { textContent: number ?? "–" }), number ? ` ${unit}` : "");
+    }
   };
   return { element, draw };
-}
-
-// Three significant digits: 940, 12,300, 1.23 million
-function amount(number) {
-  for (const [unit, name] of [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]]) {
-    if (number >= unit) return `${Number((number / unit).toPrecision(3))} ${name}`;
-  }
-  return Number(number.toPrecision(3)).toLocaleString("en");
 }
 
 // ---- Losses, and below them the learning rate ----
@@ -143,7 +185,12 @@ function curvePanel(view) {
   const losses = node("canvas", { role: "img" });
   const rates = node("canvas", { role: "img" });
   const validation = node("span", { className: "sample validation", textContent: "validation" });
-  const legend = node("p", { className: "key-to" }, node("span", { className: "sample training", textContent: "training" }), validation);
+  const legend = node(
+    "p",
+    { className: "key-to" },
+    node("span", { className: "sample training", textContent: "training" }),
+    validation,
+  );
   const title = node("p", { className: "key-to" }, node("span", { textContent: "learning rate" }));
   const element = node("section", { className: "curves" }, legend, losses, title, rates);
   const draw = () => {
@@ -156,7 +203,9 @@ function curvePanel(view) {
     const highest = Math.max(...curves.learning_rate, 1e-9);
     const plot = openPlot(rates, { ...shared, height: 130, low: 0, high: 1.1 * highest, label: "rate", isLast: true });
     drawCurve(plot, curves.step, curves.learning_rate, { color: plot.look.ink, width: 1.5 });
-    const ended = loss ? `: training ${loss.toFixed(2)}${validation_loss ? `, validation ${validation_loss.toFixed(2)}` : ""} nats a token` : "";
+    const ended = loss
+      ? `: training ${loss.toFixed(2)}${validation_loss ? `, validation ${validation_loss.toFixed(2)}` : ""} nats a token`
+      : "";
     losses.ariaLabel = `Loss over ${step} of ${nSteps} steps${ended}`;
     rates.ariaLabel = "Learning rate by step";
   };
@@ -174,7 +223,18 @@ function samplePanel(view) {
     element.hidden = prompt === null;
     if (shown === view.samples()) return;
     shown = view.samples();
-    list.replaceChildren(...shown.toReversed().map(({ step, text }) => node("li", {}, node("b", { textContent: `step ${step.toLocaleString("en")}` }), node("p", {}, node("span", { className: "muted", textContent: prompt }), text))));
+    list.replaceChildren(
+      ...shown
+        .toReversed()
+        .map(({ step, text }) =>
+          node(
+            "li",
+            {},
+            node("b", { textContent: `step ${step.toLocaleString("en")}` }),
+            node("p", {}, node("span", { className: "muted", textContent: prompt }), text),
+          ),
+        ),
+    );
   };
   return { element, draw };
 }

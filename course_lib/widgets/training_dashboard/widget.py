@@ -42,8 +42,8 @@ class TrainingDashboard(AnyWidget):
     interrupt the kernel: that ends the cell with KeyboardInterrupt and leaves the trainer between two steps.
     """
 
-    _esm = module("shared/kernel", "shared/curves", "training_dashboard/view")
-    _css = style_sheet("shared/curves", "training_dashboard/style")
+    _esm = module(__file__)
+    _css = style_sheet(__file__)
 
     state = Unicode("ready").tag(sync=True)  # "running", "paused", "stopped", "done"
     progress = Dict().tag(sync=True)
