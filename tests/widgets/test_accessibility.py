@@ -1,0 +1,89 @@
+"""Every widget in JupyterLab's light and dark theme, looked over by axe-core: names, roles, contrasts, structure."""
+
+from pathlib import Path
+
+import pytest
+from browser import screenshot, use_theme
+from playwright.sync_api import Page, expect
+
+from course_lib import widgets
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+SETUP = f"""
+import sys, torch
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from IPython.display import display
+from pathlib import Path
+from small_corpus import write_small_corpus
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
+from course_lib.tokenization import train_bpe
+from course_lib.widgets import *
+"""
+SHOW = """
+shards = write_small_corpus(folder / "train"), write_small_corpus(folder / "held out", n_texts=4, seed=1)
+torch.manual_seed(0)
+model = TransformerLM(TransformerConfig(266, 16, 2, 4, 32, 64))
+config = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=6, checkpoint_every=6)
+tokenizer = train_bpe(["Tom sees the cat."], 260)
+TrainingDashboard(Trainer(model, *shards, config, folder / "run"), tokenizer, "Tom").run()
+
+explorer = AttentionExplorer(model, tokenizer, "Tom sees the cat.", layer=1)
+explorer.switch(0, 0, on=False)
+cache = CacheView(model, tokenizer, "Tom sees")
+cache.step()
+sampling = SamplingPlayground(model, tokenizer, "Tom", seed=1)
+sampling.generate(3)
+lens = LogitLens(model, tokenizer, "Tom sees the cat.")
+lens.pinned = 2
+stepper = AttentionStepper(*torch.randn(3, 3, 2), causal=True, tokens=["The", " cat", " sat"])
+stepper.step = 16  # softmax, with its table
+guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
+guess.prediction = "none"
+display(
+    explorer,
+    cache,
+    sampling,
+    lens,
+    CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, "Tom sees the cat.", "Tom"),
+    stepper,
+    TokenizerView(tokenizer, "Tom sees the cat."),
+    ParallelismTimeline("interleaved"),
+    ParallelismTimeline("expert"),
+    ScalePlanner("DeepSeek-V3"),
+    Predict("How many heads are there?", number=True, unit="heads"),
+    guess.reveal("`one`", because="They add up to 1."),
+    check("01.1", 0.625),
+    check("02.1", 0.2),
+    check("03.1", None),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def page(open_notebook, tmp_path_factory) -> Page:
+    """A notebook that shows every widget, with axe-core beside them."""
+    if not AXE.exists():
+        raise FileNotFoundError(f"there is no {AXE}, which package-lock.json pins: `make lint` fetches it")
+    folder = f"folder = Path({str(tmp_path_factory.mktemp('run'))!r})"
+    page = open_notebook([SETUP + folder, SHOW])
+    page.evaluate(AXE.read_text())
+    return page
+
+
+def test_every_widget_is_shown(page):
+    shown = page.locator(".course-widget").evaluate_all("all => all.flatMap(widget => [...widget.classList])")
+    folders = {path.parent.name.replace("_", "-") for path in Path(widgets.__file__).parent.glob("*/view.js")}
+    assert folders <= set(shown)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_axe_finds_nothing(page, theme):
+    use_theme(page, f"JupyterLab {theme}")
+    for widget in page.locator(".course-widget").all():
+        expect(widget).to_be_visible()
+    found = page.evaluate("async () => (await axe.run('.course-widget', { resultTypes: ['violations'] })).violations")
+    screenshot(page, f"all_widgets_{theme.lower()}")
+    parts = [(rule["id"], node["target"], node["failureSummary"]) for rule in found for node in rule["nodes"]]
+    assert not parts, "\n".join(map(str, parts))
