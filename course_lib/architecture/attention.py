@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.checks import check, check_fields
+
 __all__ = [
     "KVCache",
     "MultiHeadAttention",
@@ -174,6 +176,11 @@ class RopeScaling:
     high_turns: float
     original_context: int
 
+    def __post_init__(self):
+        check_fields(self, factor=(1, math.inf))
+        if not self.low_turns < self.high_turns:
+            raise ValueError(f"low_turns must be less than high_turns, not {self.low_turns} and {self.high_turns}")
+
 
 def rotary_angles(
     positions: Tensor, d_head: int, theta: float = 10_000.0, scaling: RopeScaling | None = None
@@ -281,12 +288,16 @@ class MultiHeadAttention(nn.Module):
         k_norm: nn.Module | None = None,
     ):
         super().__init__()
+        for name, number in {"d_model": d_model, "n_heads": n_heads}.items():
+            check(name, number)
+        for name, number in {"n_kv_heads": n_kv_heads, "d_head": d_head, "window": window}.items():
+            check(name, number, int | None)
         self.n_heads = n_heads
         self.n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if d_head is None and d_model % n_heads:
             raise ValueError(f"{n_heads} heads do not divide d_model {d_model}; change one or give d_head")
         self.d_head = d_model // n_heads if d_head is None else d_head
-        if self.n_kv_heads < 1 or n_heads % self.n_kv_heads:
+        if n_heads % self.n_kv_heads:
             raise ValueError(f"{n_heads} query heads cannot be shared out evenly over {n_kv_heads} key/value heads")
         self.window, self.q_norm, self.k_norm = window, q_norm, k_norm
         self.qkv = nn.Linear(d_model, (n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.checks import check
+
 __all__ = ["NgramEmbedding"]
 
 _MODULUS, _MULTIPLIER = 2**31 - 1, 48_271  # of Park and Miller's "minimal standard" generator: it stays within int64
@@ -28,6 +30,7 @@ class NgramEmbedding(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, n_rows: int):
         super().__init__()
+        check("n_rows", n_rows)
         self.weight = embedding.weight
         self.n_rows = n_rows
         self.table = nn.Parameter(

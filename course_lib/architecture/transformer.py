@@ -5,10 +5,11 @@ feed-forward network works on each position alone, and norms keep the numbers in
 the first Transformer apart is in `TransformerConfig`, and nowhere else.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from course_lib.architecture.attention import (
     rotary_angles,
     sinusoidal_positions,
 )
+from course_lib.checks import check_fields
 
 __all__ = ["EncoderDecoder", "LayerNorm", "RMSNorm", "TransformerConfig", "TransformerEncoder", "TransformerLM"]
 
@@ -74,12 +76,13 @@ class TransformerConfig:
     dropout: float = 0.0  # of the embeddings and of what sublayers add (arXiv 1706.03762, section 5.4)
 
     def __post_init__(self):
-        for field, hint in get_type_hints(TransformerConfig).items():
-            if get_origin(hint) is Literal and getattr(self, field) not in get_args(hint):
-                raise ValueError(f"{field} must be one of {get_args(hint)}, not {getattr(self, field)!r}")
-        for field, number in vars(self).items():
-            if type(number) in (int, float) and number <= 0 and field != "dropout":
-                raise ValueError(f"{field} must be positive, not {number}")
+        base = (1, math.inf)
+        tiniest = torch.finfo(torch.float32).tiny  # less would be 0, and norms divide by it where the stream is 0
+        check_fields(self, rope_theta=base, window_rope_theta=base, norm_eps=(tiniest, math.inf), dropout=(0, 1))
+        d_head = self.d_head or self.d_model // self.n_heads
+        for field, kind, size in (("d_head", "rope", d_head), ("d_model", "sinusoidal", self.d_model)):
+            if self.positions == kind and size % 2:
+                raise ValueError(f"{field} must be even for {kind} positions, which turn pairs of numbers, not {size}")
 
     def window_of(self, layer: int) -> int | None:
         """Return how many positions each one attends to in `layer`, counted from 0; None: all."""

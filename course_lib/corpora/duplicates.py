@@ -9,6 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from course_lib.checks import check, check_texts
+
 __all__ = ["containment", "jaccard", "minhash", "near_duplicates"]
 
 _N_HASHES = 256  # numbers of a signature: 2 KB, and an estimate is off by at most 0.03 as a rule, √(¼ / 256)
@@ -19,6 +21,7 @@ _WORD = re.compile(r"\w+")
 
 def _shingles(text: str, n_words: int) -> np.ndarray:
     """Return a number of 64 bits for each run of `n_words` words of `text`, sorted and once; a shorter text is one run."""
+    check("n_words", n_words)
     words = np.array([_word_number(word) for word in _WORD.findall(text.lower())], np.uint64)
     n_words = min(n_words, len(words))
     runs = np.zeros(len(words) - n_words + 1 if n_words else 0, np.uint64)
@@ -73,8 +76,10 @@ def near_duplicates(texts: Iterable[str], threshold: float = 0.8, n_words: int =
     Massive Datasets, section 3.4). Bands are as long as they can be for 99 of 100 pairs as alike as `threshold` to meet.
 
     0.8 is usual for copies on the web (arXiv 2107.06499); a revised text or old spelling needs less. Raises ValueError for a
-    threshold that is not above 0 and at most 1.
+    threshold that is not above 0 and at most 1, and for a single string in the place of texts.
     """
+    check_texts("texts", texts)
+    check("threshold", threshold, float, at_most=1)
     length = _band_length(threshold)
     signatures: dict[int, np.ndarray] = {}
     buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
@@ -90,9 +95,6 @@ def near_duplicates(texts: Iterable[str], threshold: float = 0.8, n_words: int =
 
 
 def _band_length(threshold: float) -> int:
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold should be above 0 and at most 1, not {threshold}")
-
     def missed(length: int) -> float:
         return (1 - threshold**length) ** (_N_HASHES // length)
 

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from course_lib.assets import AssetError
 
@@ -48,8 +50,32 @@ def _read_jsonl(path: Path) -> Iterator[str]:
 def _read_jsonl_zst(path: Path) -> Iterator[str]:
     zstandard = _optional("zstandard", path.name)
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # what was packed with --long=31 needs that
-    with path.open("rb") as file, unpacker.stream_reader(file, read_across_frames=True) as unpacked:
-        yield from _lines(path, io.BufferedReader(unpacked))
+    try:
+        _check_frames(path, zstandard)
+        with path.open("rb") as file, unpacker.stream_reader(file, read_across_frames=True) as unpacked:
+            yield from _lines(path, io.BufferedReader(unpacked))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"{path} is damaged or no zstd file: {error}") from None
+
+
+def _check_frames(path: Path, zstandard: ModuleType) -> None:
+    """Raise ValueError if the file ends within a frame: the unpacker would take that for its end (RFC 8878, section 3.1)."""
+    size, end, is_last = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while end < size and (header := file.read(18)):  # it is no longer than that
+            if header[1:4] == b"\x2a\x4d\x18":  # a frame of something else, to be skipped
+                end += 8 + int.from_bytes(header[4:8], "little")
+                file.seek(end)
+                continue
+            file.seek(end + zstandard.frame_header_size(header))
+            is_last = 0
+            while not is_last and file.tell() < size:
+                block = int.from_bytes(file.read(3), "little")
+                is_last, is_run, length = block & 1, block >> 1 & 3 == 1, block >> 3
+                file.seek(1 if is_run else length, os.SEEK_CUR)  # a run is one byte, to be repeated
+            end = file.seek(4 if zstandard.get_frame_parameters(header).has_checksum else 0, os.SEEK_CUR)
+    if end != size or not is_last:
+        raise ValueError(f"{path} ends in the middle: copy or download it again")
 
 
 def _lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
@@ -60,19 +86,26 @@ def _lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
             text = json.loads(line)["text"]
             if not isinstance(text, str | None):
                 raise TypeError
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ValueError(f'{path}, line {number}, should be {{"text": "…"}}, but begins {line[:60]!r}') from None
         if text is not None:
             yield text
 
 
 def _read_parquet(path: Path) -> Iterator[str]:
-    parquet = _optional("pyarrow.parquet", path.name)
-    with parquet.ParquetFile(path) as file:
-        if "text" not in file.schema_arrow.names:
-            raise ValueError(f"{path} has no column 'text', but {', '.join(file.schema_arrow.names)}")
-        for rows in file.iter_batches(batch_size=16, columns=["text"]):
-            yield from (text for text in rows.column(0).to_pylist() if text is not None)
+    parquet, pyarrow = _optional("pyarrow.parquet", path.name), _optional("pyarrow", path.name)
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if "text" not in file.schema_arrow.names:
+                raise ValueError(f"there is no column 'text', but {', '.join(file.schema_arrow.names)}")
+            for rows in file.iter_batches(batch_size=16, columns=["text"]):
+                for text in rows.column(0).to_pylist():
+                    if not isinstance(text, str | None):
+                        raise ValueError(f"its column 'text' holds no texts, but {rows.column(0).type}")
+                    if text is not None:
+                        yield text
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged or holds no texts: {error}") from None
 
 
 _READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".jsonl.zst": _read_jsonl_zst, ".parquet": _read_parquet}
@@ -97,7 +130,7 @@ def stream_hub(name: str, configuration: str | None = None, split: str = "train"
     return (row["text"] for row in rows if row["text"] is not None)
 
 
-def _optional(module: str, source: str):
+def _optional(module: str, source: str) -> ModuleType:
     """Import a module of the extra `data`, or say how to install it."""
     try:
         return import_module(module)

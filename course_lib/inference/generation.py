@@ -1,13 +1,16 @@
 """Text from a language model: choose the next token, append it, repeat."""
 
 import codecs
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
 
 from course_lib.architecture import EncoderDecoder, TransformerLM
+from course_lib.checks import check, check_fields
 from course_lib.inference.fused_step import FusedStep
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.chat_template import render
@@ -30,14 +33,7 @@ class Sampling:
     min_p: float | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
-        for name in ("top_p", "min_p"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], not {share}")
+        check_fields(self, temperature=(0, math.inf), top_p=(None, 1), min_p=(None, 1))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the distribution (…, vocab) that `logits` (…, vocab) are drawn from, in float32."""
@@ -82,16 +78,18 @@ def generate(
 
     With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
     computes all of them again, to the same result. Ends early where the model's context ends. ValueError for a prompt that is
-    empty or longer than the context, or a negative `max_new_tokens`, comes when the first token is asked for.
+    empty or longer than the context, an id that the model has not, a negative `max_new_tokens`, or a ban on every token comes
+    when the first token is asked for.
     """
     context = model.config.context_length
     if not 0 < len(ids) <= context:
         raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+    check("max_new_tokens", max_new_tokens, int, 0)
+    sequence, banned_ids = _known_ids(model, "the prompt", ids), _known_ids(model, "banned_ids", banned_ids)
+    if len(set(banned_ids)) == model.config.vocab_size:
+        raise ValueError("banned_ids are all that there are: none is left to draw")
     device = model.embedding.weight.device
     banned = torch.tensor(banned_ids, dtype=torch.long, device=device)
-    sequence = list(ids)
     end = min(len(sequence) + max_new_tokens, context)
     cache = model.new_cache(1, end) if cached else None
     fused = FusedStep(model, cache) if cached and FusedStep.fits(model) else None
@@ -107,6 +105,18 @@ def generate(
         yield token
         sequence.append(token)
         new = [token] if cached else sequence
+
+
+def _known_ids(model: TransformerLM, name: str, ids: Sequence[int]) -> list[int]:
+    """Return `ids` as a list. Raises ValueError for one that `model` has no row for: −1 would be the last row."""
+    ids, vocab_size = [index(i) for i in ids], model.config.vocab_size
+    for i in ids:
+        if not 0 <= i < vocab_size:
+            raise ValueError(
+                f"{name} holds the id {i}, but this model has the ids 0 to {vocab_size - 1}; "
+                "does the tokenizer belong to it?"
+            )
+    return ids
 
 
 def tokenless_ids(model: TransformerLM, tokenizer: Tokenizer) -> list[int]:
@@ -185,8 +195,10 @@ def translate(
     """Return the tokens (batch, max_new_tokens) that the decoder writes for each of `source` (batch, position), greedily.
 
     The memory is computed once and the past is cached. Every row gets `max_new_tokens`; what follows its stop token means
-    nothing.
+    nothing. Raises ValueError for a `start_id` that the model has not, and for no `max_new_tokens`.
     """
+    check("max_new_tokens", max_new_tokens)
+    _known_ids(model.decoder, "start_id", [start_id])
     memory, cache = model.encode(source, source_mask), model.decoder.new_cache(len(source), max_new_tokens)
     written = [torch.full((len(source), 1), start_id, device=source.device)]
     for _ in range(max_new_tokens):

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_lib.architecture import EncoderDecoder, TransformerLM
+from course_lib.checks import check
 
 __all__ = [
     "Capture",
@@ -155,6 +156,7 @@ def induction_scores(model: TransformerLM, n_tokens: int = 40, seed: int = 0) ->
     fit. The score is the mean weight that the second occurrence of a token gives to what came after the first ("prefix
     matching", arXiv 2209.11895).
     """
+    check("n_tokens", n_tokens)
     n_tokens = min(n_tokens, model.config.context_length // 2)
     ids = torch.randint(model.config.vocab_size, (n_tokens,), generator=torch.Generator().manual_seed(seed))
     maps = capture_attention(model, ids.repeat(2)).maps
@@ -196,6 +198,7 @@ def logit_lens(
 
     The logits of one depth are held at a time. `on_layer(done, of)` is called after each.
     """
+    check("top", top)
     streams = []
     with ExitStack() as stack:
         keep_input = model.blocks[0].register_forward_pre_hook(lambda _module, args: streams.append(args[0]))

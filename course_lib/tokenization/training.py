@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 
+from course_lib.checks import check, check_texts
 from course_lib.tokenization.bpe import BYTE_ALPHABET, GPT2_WORDS, Tokenizer
 
 __all__ = ["train_bpe"]
@@ -45,10 +46,8 @@ def train_bpe(
     `texts` or `special_tokens` is a single string.
     """
     for name, strings in (("texts", texts), ("special_tokens", special_tokens)):
-        if isinstance(strings, str):
-            raise ValueError(
-                f"{name} should hold strings, but is the single string {strings[:20]!r}; put it into a list"
-            )
+        check_texts(name, strings)
+    check("vocab_size", vocab_size)
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*special_tokens, *sorted(BYTE_ALPHABET)]))}
     if vocab_size < len(vocab):
         raise ValueError(

@@ -64,7 +64,7 @@ def test_texts_without_words_are_no_copies_of_each_other():
     assert near_duplicates(texts) == [(2, 3, 1.0)]
     assert near_duplicates([]) == []
     for threshold in (0, 1.1):
-        with pytest.raises(ValueError, match="above 0 and at most 1"):
+        with pytest.raises(ValueError, match="threshold must be positive and at most 1"):
             near_duplicates(texts, threshold)
 
 

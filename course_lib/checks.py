@@ -1,0 +1,62 @@
+"""What the library is given, checked where it is given: numbers, fields of a configuration, lists of texts, JSON files.
+
+What is wrong there would else come out elsewhere: as a loop that never ends, as logits that are no numbers, or not at all.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+__all__ = ["check", "check_fields", "check_texts", "read_json"]
+
+_NUMBERS = {int: (Integral, 2**63 - 1), float: (Real, sys.float_info.max)}  # what counts as one, and the largest
+
+
+def check(name: str, value: object, kind: Any = int, at_least: float | None = None, at_most: float = math.inf) -> None:
+    """Raise ValueError that says `name` unless `value` is of `kind`: a class, `Literal[…]`, or a class `| None`.
+
+    A number must be positive, or `at_least` something, and finite, or `at_most` something; an int must fit into 64 bits. An int
+    is as good as a float, and NumPy's numbers as Python's; but True, which Python counts as 1, is none.
+    """
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {get_args(kind)}, not {value!r}")
+        return
+    if isinstance(kind, UnionType) and value is None:
+        return
+    wanted = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+    accepted, largest = _NUMBERS.get(wanted, (wanted, None))
+    if not isinstance(value, accepted) or (largest and isinstance(value, bool)):
+        raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+    if largest and not ((value > 0 if at_least is None else value >= at_least) and value <= min(at_most, largest)):
+        low = "positive" if at_least is None else f"at least {at_least:g}"
+        high = "finite" if at_most == math.inf else f"at most {at_most:g}"
+        raise ValueError(f"{name} must be {low} and {high}, not {value}")
+
+
+def check_fields(config: object, **limits: tuple[float, float]) -> None:
+    """Check each field of a dataclass against its annotation, as `check` does, within its (at_least, at_most) in `limits`."""
+    for field, kind in get_type_hints(type(config)).items():
+        check(field, getattr(config, field), kind, *limits.get(field, ()))
+
+
+def check_texts(name: str, texts: Iterable[str]) -> None:
+    """Raise ValueError if `texts` is one string: Python takes that for a list of its characters."""
+    if isinstance(texts, str):
+        raise ValueError(f"{name} should hold strings, but is the single string {texts[:20]!r}; put it into a list")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises ValueError that says the path if it holds anything else."""
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds no object, but {type(content).__name__}")
+    except (ValueError, RecursionError) as error:  # brackets in brackets go deeper than Python can
+        raise ValueError(f"{path} is no JSON file that can be read, or is damaged: {error}") from None
+    return content
