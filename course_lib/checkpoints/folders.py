@@ -3,11 +3,11 @@
 Tensors are read one at a time, when it is their turn, and let go of once they are merged into ours.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from course_lib.architecture import TransformerConfig
 from course_lib.checkpoints.model_types import READERS, Names, Plan
+from course_lib.checks import read_json
 
 __all__ = ["read_folder", "rename"]
 
@@ -27,7 +28,7 @@ def read_folder(
     Raises ValueError for what is not supported, and names it. Tensors that are missing, left over or of another shape are
     for the caller to find: what has no name of ours keeps its own.
     """
-    published = json.loads((folder / "config.json").read_text())
+    published = read_json(folder / "config.json")
     kind = published.get("model_type")
     if kind not in kinds:
         raise ValueError(f"{folder} holds a model of type {kind!r}; supported are {', '.join(kinds)}")
@@ -35,6 +36,8 @@ def read_folder(
         plan = READERS[kind](published)
     except KeyError as field:
         raise ValueError(f"{folder / 'config.json'} lacks {field}") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:  # of a text in the place of a number, say
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
     loaders = {name.removeprefix(plan.prefix): load for name, load in _open(folder).items()}
     if plan.config.tied_embeddings and _UNEMBEDDING in loaders:
         plan = _with_unembedding(plan, loaders)
@@ -51,25 +54,42 @@ def _open(folder: Path) -> dict[str, Callable[[], Tensor]]:
 
     Each read maps the file anew, so that the pages of a tensor that has been merged are given back.
     """
-    index = folder / "model.safetensors.index.json"
-    files = ["model.safetensors"]
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    tensors = {}
-    for path in (folder / file for file in files):
-        try:
-            with safe_open(path, framework="pt") as opened:
-                tensors |= {name: partial(_read, path, name) for name in opened.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise ValueError(f"{folder} holds no {path.name}: of its weights, only safetensors are read") from None
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}); copy or download it again") from None
-    return tensors
+    index, single = folder / "model.safetensors.index.json", "model.safetensors"
+    if not index.is_file():
+        return {name: partial(_read, folder / single, name) for name in _names(folder / single)}
+    file_of = read_json(index).get("weight_map")
+    if not isinstance(file_of, dict):
+        raise ValueError(f"{index} has no weight_map, which says where each tensor lies")
+    for file in set(map(str, file_of.values())):
+        if file in ("", ".", "..") or PureWindowsPath(file).name != file:  # Windows' own separators, and the other ones
+            raise ValueError(
+                f"{index} names the file {file!r}; weights lie beside it, so it must be a name without folders"
+            )
+        if lost := {name for name, its in file_of.items() if its == file} - _names(folder / file):
+            raise ValueError(f"{folder / file} holds no {min(lost)}, which {index.name} says it does")
+    return {name: partial(_read, folder / file, name) for name, file in file_of.items()}
+
+
+def _names(path: Path) -> set[str]:
+    """Return the names of the tensors in a safetensors file."""
+    with _opened(path) as opened:
+        return set(opened.keys())
 
 
 def _read(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as opened:
+    with _opened(path) as opened:
         return opened.get_tensor(name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} holds no {path.name}: of its weights, only safetensors are read") from None
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from None
 
 
 _UNEMBEDDING = "lm_head.weight"

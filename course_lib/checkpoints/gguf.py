@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
@@ -22,6 +23,7 @@ from course_lib import assets
 from course_lib.architecture import TransformerConfig
 from course_lib.checkpoints.folders import rename
 from course_lib.checkpoints.model_types import Names
+from course_lib.checks import read_json
 from course_lib.tokenization import Tokenizer, save_tokenizer
 
 __all__ = ["MODELS", "convert", "read_converted"]
@@ -54,21 +56,43 @@ def convert(name: str, thorough: bool = True) -> Path:
 def _fault(folder: Path, thorough: bool) -> str | None:
     """Return what is wrong with a converted model, or None."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = read_json(folder / _MANIFEST)
         files = [folder / name for name in _CONVERTED]
         size = sum(file.stat().st_size for file in files)
-        if size != manifest["size"]:
-            return f"{folder} holds {size:,} bytes instead of {manifest['size']:,}"
-        if thorough and assets.folder_digest(files) != manifest["sha256"]:
+        if size != manifest.get("size"):
+            return f"{folder} holds {size:,} bytes, and {_MANIFEST} says {manifest.get('size')}"
+        if thorough and assets.folder_digest(files) != manifest.get("sha256"):
             return f"{folder} has another SHA-256 than {_MANIFEST} says"
     except (OSError, ValueError) as error:
         return f"{folder} cannot be read ({error})"
     return None
 
 
+class _Reader(GGUFReader):
+    """A reader that notices the end of its file, where its base goes on for as many times as a damaged number says."""
+
+    def _get(self, offset, dtype, count=1, *order, **options):
+        if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+            raise ValueError("it ends too early")
+        return super()._get(offset, dtype, count, *order, **options)
+
+
 def _convert_file(source: Path, stage: Path) -> Path:
-    """Write what the GGUF file holds into a new folder in `stage`, and return that."""
-    reader = GGUFReader(source)
+    """Write what the GGUF file holds into a new folder in `stage`, and return that.
+
+    Raises ValueError that names the file if it is damaged or holds what is not supported.
+    """
+    try:
+        return _convert(source, stage)
+    except OSError:
+        raise
+    except Exception as error:  # the reader takes numbers in the file for sizes, kinds and places: each may be wrong
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{source} is damaged, or no model that can be converted ({reason})") from None
+
+
+def _convert(source: Path, stage: Path) -> Path:
+    reader = _Reader(source)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     architecture = fields["general.architecture"]
     if architecture != "llama":
@@ -101,11 +125,11 @@ def _convert_file(source: Path, stage: Path) -> Path:
             return _unpermute(weight, heads[part]) if part in heads else weight
 
         _save(rename(stored, read, _NAMES, config.n_layers), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2))
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
     save_tokenizer(_tokenizer(fields), folder)
     files = [folder / name for name in _CONVERTED]
     manifest = {"size": sum(file.stat().st_size for file in files), "sha256": assets.folder_digest(files)}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     return folder
 
 
@@ -120,9 +144,15 @@ def _save(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def read_converted(folder: Path) -> tuple[TransformerConfig, dict[str, Tensor]]:
-    """Return the shape and the weights in a folder that `convert` made, mapped into memory without reading them."""
-    config = TransformerConfig(**json.loads((folder / "config.json").read_text()))
-    rows = load_file(folder / "model.safetensors")
+    """Return the shape and the weights in a folder that `convert` made, mapped into memory without reading them.
+
+    Raises ValueError that names the folder if a file has been damaged and kept its size.
+    """
+    try:
+        config = TransformerConfig(**read_json(folder / "config.json"))
+        rows = load_file(folder / "model.safetensors")
+    except (ValueError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged; `python -m course_lib` mends it ({error})") from None
     weights = {name.removesuffix(_TRANSPOSED): t.T if name.endswith(_TRANSPOSED) else t for name, t in rows.items()}
     return config, weights
 

@@ -42,7 +42,7 @@ def load(
     else:
         folder = _find(source, MODELS, ("config.json", "tokenizer.json"))
         config, weights = read_folder(folder, DECODERS, dtype)
-    return _build(TransformerLM, config, weights, device, dtype), load_tokenizer(folder)
+    return _build(TransformerLM, folder, config, weights, device, dtype), load_tokenizer(folder)
 
 
 def load_encoder(
@@ -55,7 +55,7 @@ def load_encoder(
     device, dtype = _where(device, dtype)
     folder = assets.fetch(_MINILM) if str(source) == _MINILM else _find(source, (_MINILM,), ("config.json",))
     config, weights = read_folder(folder, ENCODERS, dtype)
-    return _build(TransformerEncoder, config, weights, device, dtype)
+    return _build(TransformerEncoder, folder, config, weights, device, dtype)
 
 
 _MINILM = "all-minilm-l6-v2"
@@ -86,11 +86,19 @@ def _find(source: str | Path, known: tuple[str, ...], needed: tuple[str, ...]) -
 
 
 def _build(
-    kind: type[Model], config: TransformerConfig, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+    kind: type[Model],
+    folder: Path,
+    config: TransformerConfig,
+    weights: dict[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Model:
     # The meta device: neither memory nor random numbers for weights that are about to be replaced.
-    with torch.device("meta"):
-        model = kind(config)
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wanted != given:
@@ -99,6 +107,6 @@ def _build(
             for name in sorted(wanted.keys() | given.keys())
             if wanted.get(name) != given.get(name)
         ]
-        raise ValueError(f"the checkpoint's tensors do not fit {config}:\n" + "\n".join(wrong))
+        raise ValueError(f"the tensors in {folder} do not fit {config}:\n" + "\n".join(wrong))
     model.load_state_dict(weights, assign=True)
     return model.to(device=device, dtype=dtype).requires_grad_(False).eval()

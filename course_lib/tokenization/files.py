@@ -10,6 +10,7 @@ from pathlib import Path
 
 import regex
 
+from course_lib.checks import read_json
 from course_lib.tokenization.bpe import BYTE_ALPHABET, GPT2_WORDS, Tokenizer
 from course_lib.tokenization.sentencepiece import SPACE, SentencePieceTokenizer
 
@@ -47,18 +48,29 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Read what `save_tokenizer`, or `save_pretrained` of `transformers`, wrote into `folder`.
 
     That is `tokenizer.json` and, where they are there, `tokenizer_config.json` (named tokens, chat template),
-    `chat_template.jinja`, and `generation_config.json`, whose end tokens are added. Raises ValueError that names whatever
-    in `tokenizer.json` would be read differently here.
+    `chat_template.jinja`, and `generation_config.json`, whose end tokens are added. Raises ValueError that names a file that
+    is damaged, and whatever in `tokenizer.json` would be read differently here.
     """
     path = folder / "tokenizer.json"
-    spec = json.loads(path.read_bytes())
+    spec = read_json(path)
     try:
-        kind, options = _pipeline(spec)
-        options["start_tokens"] = _start_tokens(spec)
-        options["normalised_tokens"] = _normalised_tokens(spec, kind, options)
-        _check_model(spec["model"], kind)
+        return _tokenizer(folder, spec)
     except _Unsupported as error:
         raise ValueError(f"{path} needs {error}; {_SUPPORTED}") from None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # of parts that are missing, or something else
+        raise ValueError(f"{path}, or a file beside it, is damaged ({type(error).__name__}: {error})") from None
+
+
+def _tokenizer(folder: Path, spec: dict) -> Tokenizer:
+    kind, options = _pipeline(spec)
+    options["start_tokens"] = _start_tokens(spec)
+    options["normalised_tokens"] = _normalised_tokens(spec, kind, options)
+    _check_model(spec["model"], kind)
     special_tokens = {token["content"]: token["id"] for token in spec["added_tokens"]}
     vocab = spec["model"]["vocab"]
     config = _read(folder / "special_tokens_map.json") | _read(folder / "tokenizer_config.json")
@@ -78,7 +90,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _content(token: str | dict) -> str:
@@ -95,7 +107,7 @@ def _end_tokens(eos_token: str | None, ids: dict[str, int], generation: dict) ->
 
 def _chat_template(path: Path, config: dict) -> str | None:
     if path.is_file():
-        return path.read_text("utf-8")
+        return path.read_text(encoding="utf-8")
     template = config.get("chat_template")
     if isinstance(template, list):  # several, each with a name
         return {entry["name"]: entry["template"] for entry in template}.get("default")
@@ -227,7 +239,8 @@ def _check_model(model: dict, kind: type[Tokenizer]) -> None:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` reads too, and `tokenizer_config.json` into `folder`.
 
-    That has room for one end token; where there are more, their ids go into `generation_config.json`.
+    That has room for one end token; where there are more, their ids go into `generation_config.json`. What another tokenizer
+    has left in the folder, and would be read with this one, is taken away.
     """
     special = sorted(tokenizer.special_tokens.items(), key=lambda token_and_id: token_and_id[1])
     spec = {
@@ -255,9 +268,11 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    if len(tokenizer.end_tokens) > 1:
-        path = folder / "generation_config.json"
-        generation = _read(path) | {"eos_token_id": sorted(tokenizer.end_ids)}
+    for name in ("special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+    path = folder / "generation_config.json"
+    if len(tokenizer.end_tokens) > 1 or path.is_file():
+        generation = _read(path) | {"eos_token_id": sorted(tokenizer.end_ids) or None}
         path.write_text(json.dumps(generation, indent=2), encoding="utf-8")
 
 
