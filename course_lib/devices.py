@@ -18,8 +18,7 @@ __all__ = ["autocast", "matmul_peak", "pick_device", "pick_dtype", "seed_everyth
 
 def pick_device(name: str | None = None) -> torch.device:
     """Return the device called `name`, or the one that COURSE_DEVICE names, or the machine's accelerator, or the CPU."""
-    name = name or os.environ.get("COURSE_DEVICE")
-    if name is not None:
+    if name := name or os.environ.get("COURSE_DEVICE"):  # which may be empty
         return torch.device(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")

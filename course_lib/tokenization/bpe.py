@@ -25,6 +25,8 @@ from operator import index
 
 import regex
 
+from course_lib.checks import check
+
 __all__ = ["BYTE_ALPHABET", "GPT2_WORDS", "MergeStep", "Tokenizer"]
 
 GPT2_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -93,8 +95,8 @@ class Tokenizer:
     Ids equal those of the `tokenizers` library. Like it, `encode` leaves out a byte for which the vocabulary has no token:
     SmolLM2 lacks the control characters 4, 6, 19, 20, 22 and 29, and bytes with which only unassigned code points begin.
 
-    Raises ValueError if two tokens share an id, a token is not written in the byte alphabet, a merge makes no token, or a
-    start or end token has no id.
+    Raises ValueError if two tokens share an id, a token is not written in the byte alphabet, a merge makes no token, a start
+    or end token has no id, or `words` is no pattern for words.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Tokenizer:
         self.end_ids = frozenset(ids[token] for token in end_tokens)
         self._token = {i: token for token, i in ids.items()}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self._word = regex.compile(f"{words}|(?s:(?!{words}).)+")
+        self._word = _word_pattern(words)
         self._special = _any_of(special_tokens.keys() - self.normalised_tokens)
         self._special_after = _any_of(self.normalised_tokens)
         self._ids_of_word: dict[str, tuple[int, ...]] = {}
@@ -295,11 +297,17 @@ class Tokenizer:
             return token.encode()
         return token.translate(_BYTE_OF_CHARACTER).encode("latin-1")
 
-    # ---------------------------------------------------------------- files
-
     # ---------------------------------------------------------------- what would go wrong later
 
     def _check(self, ids: dict[str, int]) -> None:
+        check("chat_template", self.chat_template, str | None)
+        for name, token in self.named_tokens.items():
+            check(name, token, str)
+        if "" in self.special_tokens:
+            raise ValueError("a special token must not be empty: it would be found everywhere")
+        for token, i in ids.items():
+            if type(i) is not int or i < 0:
+                raise ValueError(f"token {token!r} has the id {i!r}; an id is an int, 0 or more")
         token_of_id = {i: token for token, i in ids.items()}
         for token, i in ids.items():
             if token_of_id[i] != token:
@@ -320,6 +328,17 @@ class Tokenizer:
                 raise ValueError(
                     f"token {token!r} is not written in GPT-2's byte alphabet; should it be a special token?"
                 )
+
+
+def _word_pattern(words: str) -> regex.Pattern:
+    """Return a pattern that finds what `words` does, and what lies between as words too."""
+    try:
+        pattern = regex.compile(f"{words}|(?s:(?!{words}).)+")
+    except regex.error as error:
+        raise ValueError(f"words is no regular expression: {error}, in {words!r}") from None
+    if pattern.groups or pattern.match(""):  # a group or nothing would be found in the place of a word
+        raise ValueError(f"words must match at least one character, and groups in it not capture, (?:…); got {words!r}")
+    return pattern
 
 
 def _any_of(tokens: Iterable[str]) -> re.Pattern:
