@@ -6,7 +6,7 @@ Read in this order:
 - `training`: how its merges are learned (04)
 - `sentencepiece`: the same over characters (03)
 - `files`: tokenizers as `transformers` stores them (03)
-- `chat_template`: dialogues as text (03, 05)
+- `chat_template`: dialogues as text, and `sandbox`, which bounds what a template can do (03, 05)
 """
 
 from course_lib.tokenization.bpe import Tokenizer

@@ -1,6 +1,6 @@
 """Chat templates: the small Jinja programs in which a checkpoint says how its dialogues are written.
 
-A template is somebody else's code, so it runs in Jinja's sandbox. What it finds there is what `transformers` provides in its
+A template is somebody else's code, so it runs in a sandbox. What it finds there is what `transformers` provides in its
 `utils/chat_template_utils.py`, for which templates are written.
 """
 
@@ -12,7 +12,8 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Scope
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from course_lib.tokenization.sandbox import BoundedSandbox
 
 __all__ = ["render"]
 
@@ -21,12 +22,11 @@ def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str
     """Return `messages` as `template` writes them, up to where the next reply begins.
 
     `named_tokens` are the special tokens that the template knows by name, such as {"bos_token": "<s>"}. Raises ValueError
-    with what the template says if it refuses the messages or cannot make text of them, and if it is no valid template.
+    with what the template says if it refuses the messages or cannot make text of them, if it is no valid template, and if it
+    makes more than `sandbox` lets it.
     """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
+    environment = BoundedSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = environment.bounded(_to_json)
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
     try:
         program = environment.from_string(template)
@@ -34,7 +34,7 @@ def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str
         raise ValueError(f"the model's chat template has an error in line {error.lineno}: {error.message}") from None
     try:
         return program.render(messages=messages, add_generation_prompt=True, tools=None, documents=None, **named_tokens)
-    except (TemplateError, TypeError) as error:  # TypeError: a content of None is added to a string
+    except Exception as error:  # the template's own: a content of None is added to a string, a number divided by 0
         raise ValueError(f"the model's chat template refuses these messages: {error}") from None
 
 

@@ -263,6 +263,49 @@ def test_a_template_cannot_reach_out_of_its_sandbox():
         chat_prompt(tokenizer, [HELLO])
 
 
+BOMBS = {
+    "a product": "{{ 'a' * 10**9 }}",
+    "a list": "{{ ([1] * 10**9) | length }}",
+    "a power": "{{ 10 ** 10 ** 10 }}",
+    "a range": "{{ range(10**9) }}",
+    "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "macros that call themselves": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}"
+    ),
+    "doubling by +": "{% set n = namespace(s='ab') %}{% for i in range(40) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    "doubling by ~": "{% set n = namespace(s='ab') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "doubling by blocks": (
+        "{% set n = namespace(s='ab') %}{% for i in range(40) %}"
+        "{% set s %}{{ n.s }}{{ n.s }}{% endset %}{% set n.s = s %}{% endfor %}"
+    ),
+    "a method": "{{ 'a'.center(10**9) }}",
+    "a filter": "{{ 'a' | center(10**9) }}",
+    "replacing": "{{ ('a' * 10**6).replace('a', 'b' * 10**6) }}",
+    "joining": "{{ (['a' * 10**6] * 10**6) | join }}",
+    "a width": "{{ '%1000000000d' % 1 }}",
+    "a width beside": "{{ '%*d' % (10**9, 1) }}",
+    "a width in braces": "{{ '{:1000000000}'.format(1) }}",
+    "a width in braces beside": "{{ '{:{}}'.format(1, 10**9) }}",
+    "indents": "{{ [1] | tojson(indent=10**9) }}",
+}
+
+
+@pytest.mark.parametrize("template", BOMBS.values(), ids=BOMBS)
+def test_a_template_cannot_fill_the_memory_or_run_on_for_ever(template):
+    with pytest.raises(ValueError, match="the model's chat template refuses these messages"):
+        chat_prompt(Tokenizer({"a": 0}, [], {}, chat_template=template), [HELLO])
+
+
+def test_a_template_may_repeat_count_and_loop_and_what_goes_wrong_in_it_is_said():
+    template = "{{ '=' * 9 ~ 7 }}{% for m in messages %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}"
+    tokenizer = Tokenizer({"a": 0}, [], {}, chat_template=template)
+    assert chat_prompt(tokenizer, [HELLO, HELLO]) == "=========71/2False 2/2True "
+    long = [{"role": "user", "content": "to be or not to be " * 10_000}] * 8
+    assert len(chat_prompt(Tokenizer({"a": 0}, [], {}, chat_template=TEMPLATES["qwen3"]), long)) > 1_500_000
+    with pytest.raises(ValueError, match="refuses these messages: division by zero"):
+        chat_prompt(Tokenizer({"a": 0}, [], {}, chat_template="{{ 1 / 0 }}"), [HELLO])
+
+
 def test_no_template_and_no_message_are_named():
     with pytest.raises(ValueError, match="no chat template"):
         chat_prompt(Tokenizer({"a": 0}, [], {}), [HELLO])
