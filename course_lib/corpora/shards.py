@@ -124,7 +124,7 @@ class TokenShards:
         self.folder = Path(folder)
         entries = read_json(self.folder / _INDEX)
         noted = entries.pop("sha256", None)  # none: the folder was written before there was one
-        if noted not in (None, _digest(entries)):
+        if noted not in (None, _digest(entries)) or "lengths" not in entries:
             raise ValueError(
                 f"{self.folder / _INDEX} is not as write_shards wrote it: copy the folder anew, or write it anew"
             )
