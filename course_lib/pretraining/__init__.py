@@ -4,6 +4,7 @@ Read in this order:
 
 - `config`: what a run is told
 - `optim`: AdamW, Muon, schedules, clipping
+- `evaluation`: how well a model predicts a text
 - `trainer`: the loop
 - `checkpoints`: what it saves, and how it goes on
 - `processes`: the same loop in many processes, on many devices
@@ -16,7 +17,8 @@ Read in this order:
 
 from course_lib.pretraining.checkpoints import list_checkpoints, load_model
 from course_lib.pretraining.config import PretrainingConfig
-from course_lib.pretraining.trainer import Trainer, bits_per_byte, evaluate, read_history
+from course_lib.pretraining.evaluation import bits_per_byte, evaluate
+from course_lib.pretraining.trainer import Trainer, read_history
 
 __all__ = [
     "PretrainingConfig",

@@ -135,9 +135,11 @@ def for_model(
     """Return the optimizers of a `TransformerLM`: Muon for the matrices of its blocks, AdamW for all else.
 
     Embeddings are look-up tables, whose rows mean nothing to each other, so Muon is not for them. With `muon_learning_rate`
-    None, AdamW moves everything. Norms and biases do not decay. Frozen parameters are left out.
+    None, AdamW moves everything. Norms and biases do not decay. Frozen parameters are left out; ValueError if all are frozen.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if not weights:
+        raise ValueError("every weight of the model is frozen; model.requires_grad_() sets them free")
     for_muon = [
         w
         for name, w in weights.items()
@@ -149,8 +151,10 @@ def for_model(
         {"params": [weight for weight in rest if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = AdamW([group for group in groups if group["params"]], lr=learning_rate)
-    return [Muon(for_muon, lr=muon_learning_rate, weight_decay=weight_decay), adamw] if for_muon else [adamw]
+    optimizers = [Muon(for_muon, lr=muon_learning_rate, weight_decay=weight_decay)] if for_muon else []
+    if rest:
+        optimizers.append(AdamW([group for group in groups if group["params"]], lr=learning_rate))
+    return optimizers
 
 
 # ---------------------------------------------------------------- the learning rate over time, as a share of the highest

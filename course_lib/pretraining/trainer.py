@@ -13,41 +13,34 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from filelock import FileLock, Timeout
+from torch import Tensor
 
 from course_lib.architecture import TransformerLM, accounting
 from course_lib.corpora import Batches, TokenArray, TokenShards
-from course_lib.corpora.shards import windows
+from course_lib.corpora.shards import fingerprint
 from course_lib.devices import autocast, matmul_peak, pick_device, pick_dtype
 from course_lib.pretraining import optim, processes
-from course_lib.pretraining.checkpoints import list_checkpoints, read_lines, read_state, restore, save
+from course_lib.pretraining.checkpoints import (
+    checkpoint_path,
+    list_checkpoints,
+    read_lines,
+    read_state,
+    restore,
+    save,
+    write_history,
+)
 from course_lib.pretraining.config import PretrainingConfig
+from course_lib.pretraining.evaluation import check_text, evaluate, next_token_loss
 
-__all__ = [
-    "StepReport",
-    "Trainer",
-    "bits_per_byte",
-    "evaluate",
-    "next_token_loss",
-    "read_history",
-]
-
-
-def next_token_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats a token, of `model`'s predictions from `ids` (batch, position).
-
-    `targets` (batch, position) holds the token that follows each of `ids`.
-    """
-    return F.cross_entropy(model(ids).flatten(0, 1).float(), targets.flatten())
+__all__ = ["StepReport", "Trainer", "read_history"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +64,15 @@ class Trainer:
 
     `for report in trainer` makes a step, yields its `StepReport`, and makes the next. `break` stops; iterating again goes on.
     With a `folder`, checkpoints and a log (`log.jsonl`, a report a line) are kept there, and a Trainer on a folder that
-    holds checkpoints goes on from the newest, whatever the weights of `model` were. An interrupt never leaves half a step.
+    holds checkpoints goes on from the newest, whatever the weights of `model` were. An interrupt never leaves half a step:
+    what it kept from being evaluated or saved is done first when iterating goes on.
 
-    Raises ValueError if the batch cannot be shared out evenly, if the model has fewer tokens than the text, or if the
-    folder holds another run.
+    Only one Trainer at a time writes into a folder: while it iterates or saves, and no longer, it holds a lock that ends with
+    its process. Another one gets a RuntimeError then, and also later if it was made before and so does not know what has
+    come into the folder since.
+
+    Raises ValueError if the batch cannot be shared out evenly, if a text is too short or has more tokens than the model, or if
+    the folder holds another run.
     """
 
     def __init__(
@@ -85,19 +83,22 @@ class Trainer:
         config: PretrainingConfig,
         folder: str | Path | None = None,
     ):
-        if train.vocab_size > model.config.vocab_size:
-            raise ValueError(f"the text has {train.vocab_size} tokens, the model {model.config.vocab_size}")
+        for text in (train, validation):
+            if text is not None:
+                check_text(text, model)
         rank, world_size = processes.rank(), processes.world_size()
         if config.batch_size % (world_size * config.accumulation):
             raise ValueError(
                 f"{config.batch_size} sequences cannot be shared out evenly over {world_size} processes "
                 f"with {config.accumulation} micro-batches each"
             )
-        if not any(weight.requires_grad for weight in model.parameters()):
-            raise ValueError("every weight of the model is frozen; model.requires_grad_() sets them free")
         self.model, self.train, self.validation, self.config = model, train, validation, config
         self.folder = None if folder is None else Path(folder)
         self.context_length = config.context_length or model.config.context_length
+        if self.context_length > model.config.context_length:
+            raise ValueError(
+                f"context_length {self.context_length} is more than the {model.config.context_length} that the model reads"
+            )
         self.batches = Batches(
             train, self.context_length, config.batch_size, seed=config.seed, rank=rank, world_size=world_size
         )
@@ -114,8 +115,10 @@ class Trainer:
         )
         self.peak = processes.total(torch.tensor(matmul_peak(self.device, self.dtype), device=self.device)).item()
         self.history: list[StepReport] = []
-        self._n_logged, self._saved_step = 0, None
+        self._n_logged, self._saved = 0, None
         if self.folder is not None:
+            self._lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
+            self._identity = self._describe()
             self._resume()
 
     @property
@@ -125,27 +128,27 @@ class Trainer:
 
     def __iter__(self) -> Iterator[StepReport]:
         """Make one step after the other, to the last."""
-        if self._saves_now():  # the state before the first step; or one that an interrupt kept from being saved
-            self.save_now()
-        while self.step < self.config.n_steps:
-            self._make_step()
-            if self.validation is not None and self._is_due(self.config.evaluate_every):
-                loss = evaluate(self.model, self.validation, self.context_length, dtype=self.dtype)
-                self.history[-1] = replace(self.history[-1], validation_loss=loss)
-            self._log()
-            if self._saves_now():
-                self.save_now()
-            yield self.history[-1]
+        if self._is_complete():  # and may lie where nothing can be written
+            return
+        with self._as_only_writer():
+            self._finish_step()  # saves the state before the first one too
+            while self.step < self.config.n_steps:
+                self._make_step()
+                self._finish_step()
+                yield self.history[-1]
 
     def save_now(self) -> Path:
         """Write a checkpoint of the present state, unless there is one already, and return its path."""
         if self.folder is None:
             raise ValueError("this Trainer was given no folder to save in")
-        if self._saved_step != self.step:
-            state = {"identity": self._identity()}
-            save(self.folder, self.step, self.model, self.optimizers, state, map(vars, self.history))
-            self._saved_step = self.step
-        return list_checkpoints(self.folder)[-1]
+        path = checkpoint_path(self.folder, self.step)
+        if self._saved == path and path.exists():
+            self._check_folder()
+            return path
+        with self._as_only_writer(), _undivided():
+            state = {"identity": self._identity}
+            self._saved = save(self.folder, self.step, self.model, self.optimizers, state, map(vars, self.history))
+        return path
 
     # ---------------------------------------------------------------- one step
 
@@ -204,45 +207,123 @@ class Trainer:
             mean_loss += loss.detach()
         return processes.mean(mean_loss)
 
-    # ---------------------------------------------------------------- what is kept
+    # ---------------------------------------------------------------- what is done after it
 
     def _is_due(self, every: int | None) -> bool:
         return self.step in (0, self.config.n_steps) or (every is not None and self.step % every == 0)
 
     def _saves_now(self) -> bool:
-        return self.folder is not None and self._is_due(self.config.checkpoint_every)
+        if self.folder is None or not self._is_due(self.config.checkpoint_every):
+            return False
+        return self._saved != checkpoint_path(self.folder, self.step)
 
-    def _identity(self) -> dict[str, object]:
-        """What a checkpoint must have been made with for this run to go on from it."""
+    def _evaluates_now(self) -> bool:
+        if self.validation is None or not self.history or not self._is_due(self.config.evaluate_every):
+            return False
+        return self.history[-1].validation_loss is None
+
+    def _is_complete(self) -> bool:
+        """Whether all steps are made, evaluated, saved and logged."""
+        is_left = self._saves_now() or self._evaluates_now() or (self.folder is not None and self._n_logged < self.step)
+        return self.step == self.config.n_steps and not is_left
+
+    def _finish_step(self) -> None:
+        """Do what is due after a step, unless it has been done: save, so that nothing can lose the step, evaluate, and log."""
+        if self._saves_now():
+            self.save_now()
+        if self._evaluates_now():
+            loss = evaluate(self.model, self.validation, self.context_length, dtype=self.dtype)
+            with _undivided():
+                self.history[-1] = replace(self.history[-1], validation_loss=loss)
+                if self.folder is not None and self._saved == checkpoint_path(self.folder, self.step):
+                    write_history(self._saved, map(vars, self.history))
+        if self.folder is not None and self._n_logged < self.step:
+            with _undivided():
+                self._log()
+
+    def _log(self) -> None:
+        start, self._n_logged = self._n_logged, 0  # should the disk be full now, all is written anew the next time
+        if processes.rank() == 0:
+            with (self.folder / "log.jsonl").open("a" if start else "w", encoding="utf-8") as log:
+                log.writelines(map(_line, self.history[start:]))
+        self._n_logged = self.step
+
+    # ---------------------------------------------------------------- the folder
+
+    def _describe(self) -> dict[str, object]:
+        """Return what a checkpoint must have been made with for this run to go on from it."""
         # What only says how the work is done may change: the result stays the same.
         how = {"accumulation", "dtype", "compile", "parallel", "evaluate_every", "checkpoint_every"}
         model = {f"model.{name}": value for name, value in asdict(self.model.config).items()}
         training = {name: value for name, value in asdict(self.config).items() if name not in how}
-        return {"train_tokens": len(self.train), **training, **model}
+        frozen = sorted(name for name, weight in self.model.named_parameters() if not weight.requires_grad)
+        text = {"train_tokens": len(self.train), "train_fingerprint": fingerprint(self.train)}
+        return {**text, "frozen": frozen, **training, **model}
 
-    def _resume(self) -> None:
+    def _newest(self) -> Path | None:
+        """Return the folder's newest checkpoint; ValueError if it is of another run."""
         found = list_checkpoints(self.folder)
         if not found:
-            return
-        ours, theirs = self._identity(), read_state(found[-1])["identity"]
-        if wrong := [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]:
+            return None
+        ours, theirs = self._identity, read_state(found[-1]).get("identity", {})
+        unknown = {"train_fingerprint", "frozen"} - theirs.keys()  # in checkpoints from before these were noted
+        names = sorted((ours | theirs).keys() - unknown)
+        if wrong := [name for name in names if ours.get(name) != theirs.get(name)]:
             differences = ", ".join(f"{name} {theirs.get(name)} there and {ours.get(name)} here" for name in wrong)
             raise ValueError(f"{self.folder} holds another run: {differences}; take another folder")
-        restore(found[-1], self.model, self.optimizers)
-        self.history = read_history(found[-1])
-        self._saved_step = self.step
+        return found[-1]
 
-    def _log(self) -> None:
-        if self.folder is None or processes.rank() > 0:
+    def _resume(self) -> None:
+        newest = self._newest()
+        if newest is None:
             return
-        with (self.folder / "log.jsonl").open("a" if self._n_logged else "w", encoding="utf-8") as log:
-            log.writelines(json.dumps(vars(report)) + "\n" for report in self.history[self._n_logged :])
-        self._n_logged = self.step
+        restore(newest, self.model, self.optimizers)
+        self.history = read_history(newest)
+        self._saved = newest
+        log = self.folder / "log.jsonl"
+        if log.exists() and log.read_bytes() == "".join(map(_line, self.history)).encode():
+            self._n_logged = (
+                self.step
+            )  # else it has been broken off, or goes on to steps that were lost: it is written anew
+
+    def _as_only_writer(self) -> AbstractContextManager:
+        """Within the block, keep every other Trainer from writing into the folder; process 0 does it for all."""
+        if self.folder is None or processes.rank() > 0:
+            return nullcontext()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(
+                f"another Trainer is writing into {self.folder}, in this process or in another one; "
+                "stop it, or take another folder"
+            ) from None
+        try:
+            self._check_folder()
+        except BaseException:
+            self._lock.release()
+            raise
+        return lock
+
+    def _check_folder(self) -> None:
+        """See that what is newest in the folder is what this Trainer has last read or written."""
+        newest = self._newest()
+        if newest not in (None, self._saved):
+            raise RuntimeError(
+                f"{newest} was written by another Trainer since this one was made; make a new one, which goes on from there"
+            )
+
+
+def _line(report: StepReport) -> str:
+    return json.dumps(vars(report)) + "\n"
 
 
 def read_history(checkpoint: Path) -> list[StepReport]:
     """Return the report of every step that led to a checkpoint."""
-    return [StepReport(**line) for line in read_lines(checkpoint)]
+    try:
+        return [StepReport(**line) for line in read_lines(checkpoint)]
+    except TypeError as error:
+        raise ValueError(f"{checkpoint / 'history.jsonl'} is damaged: {error}") from None
 
 
 @contextmanager
@@ -259,55 +340,3 @@ def _undivided() -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
     if held_back:
         signal.raise_signal(signal.SIGINT)
-
-
-# ---------------------------------------------------------------- measures
-
-_EVALUATED_AT_ONCE = 1024  # tokens: nearly twice as fast on a CPU as 4,096, whose logits its caches do not hold
-
-
-@torch.no_grad()
-def evaluate(
-    model: TransformerLM, shards: TokenShards | TokenArray, context_length: int, *, dtype: torch.dtype = torch.float32
-) -> float:
-    """Return the mean loss, in nats a token, over the whole of `shards`, cut into consecutive windows of `context_length`.
-
-    The first token of a window is predicted from one token, the last from `context_length`. Several processes share the
-    windows out among themselves; each gets the mean of all. Matrix products are made in `dtype`.
-    """
-    was_training, device = model.training, model.embedding.weight.device
-    rank, world_size = processes.rank(), processes.world_size()
-    model.eval()
-    summed, n_tokens = 0.0, 0
-    batches = _stacked(windows(shards, context_length), max(1, _EVALUATED_AT_ONCE // context_length))
-    while turn := list(islice(batches, world_size)):
-        ids, targets = turn[min(rank, len(turn) - 1)]
-        with autocast(device, dtype):
-            loss = next_token_loss(model, ids.to(device), targets.to(device))
-        if rank < len(turn):  # else it has none in the last turn, and only helps to gather sharded weights
-            summed += loss.item() * targets.numel()
-            n_tokens += targets.numel()
-    model.train(was_training)
-    processes.let_go(model)
-    summed, n_tokens = processes.total(torch.tensor([summed, n_tokens], device=device)).tolist()
-    return summed / n_tokens
-
-
-def _stacked(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the windows `size` at a time, and one of another length (the last) by itself."""
-    batch = []
-    for pair in pairs:
-        if len(batch) == size or (batch and len(pair[0]) != len(batch[0][0])):
-            yield tuple(map(torch.stack, zip(*batch, strict=True)))
-            batch = []
-        batch.append(pair)
-    if batch:
-        yield tuple(map(torch.stack, zip(*batch, strict=True)))
-
-
-def bits_per_byte(nats_a_token: float, shards: TokenShards | TokenArray) -> float:
-    """Return a loss in bits a byte of the text, which does not depend on how the tokenizer cut it.
-
-    A tokenizer with longer tokens has fewer and harder ones to predict, so losses a token cannot be compared between two.
-    """
-    return nats_a_token * len(shards) / shards.n_bytes / math.log(2)
