@@ -18,10 +18,24 @@ class _SGD(torch.optim.SGD):
         return f"SGD with learning rate {_RATE}"
 
 
+class _Bigrams(nn.Embedding):
+    """A bigram model: a token's row holds the logits of the next one. It carries the gradient of an earlier step."""
+
+    def __init__(self, weight: Tensor, gradient: Tensor):
+        super().__init__(*weight.shape, _weight=weight)
+        self.weight.grad = gradient
+
+    def __deepcopy__(self, memo: dict) -> "_Bigrams":
+        """Copy the gradient, too, which a copied parameter leaves behind; the optimizer's parameter stays the model's."""
+        copied = _Bigrams(self.weight.detach().clone(), self.weight.grad.clone())
+        memo[id(self.weight)] = copied.weight
+        return copied
+
+
 def _batches(generator: torch.Generator) -> list[tuple]:
     """Return a bigram model and its optimizer, ids and targets (row, position), and the number of parts.
 
-    The model is a table: a token's row holds the logits of the next one. The parts hold different numbers of targets.
+    The parts hold different numbers of targets.
     """
     cases = []
     for n_rows, length, vocab, n_parts in [
@@ -29,7 +43,7 @@ def _batches(generator: torch.Generator) -> list[tuple]:
         (6, 8, 9, 2),
         (9, 4, 5, 4),
     ]:  # 7 rows are 3 + 3 + 1, 9 are 3 + 3 + 3
-        model = nn.Embedding(vocab, vocab, _weight=torch.randn(vocab, vocab, generator=generator))
+        model = _Bigrams(*torch.randn(2, vocab, vocab, generator=generator))
         ids, targets = torch.randint(vocab, (2, n_rows, length), generator=generator)
         n_real = 1 + torch.arange(n_rows) % length
         targets[torch.arange(length) >= n_real[:, None]] = IGNORED
@@ -37,7 +51,7 @@ def _batches(generator: torch.Generator) -> list[tuple]:
     return cases
 
 
-def _all_at_once(model: nn.Embedding, optimizer: _SGD, ids: Tensor, targets: Tensor, n_parts: int) -> Tensor:
+def _all_at_once(model: _Bigrams, optimizer: _SGD, ids: Tensor, targets: Tensor, n_parts: int) -> Tensor:
     """The gradient of a cross-entropy is known: for each target, the probabilities less 1 at what came."""
     weights, real = model.weight.detach(), targets != IGNORED
     gradient = torch.zeros_like(weights)
@@ -56,6 +70,7 @@ def _step(
     result: str = "model.weight",
 ) -> str:
     """Return the cell of exercise 04.5 with its steps as given."""
+    before = f"    {before}\n" if before else ""
     inside = f"        {inside}\n" if inside else ""
     after = "".join(f"    {line}\n" for line in after.splitlines())
     return f'''\
@@ -65,8 +80,7 @@ def train_step(model, optimizer, ids, targets, n_parts):
     They must be those that the whole batch gives when it goes through at once. Its loss is the mean over all targets
     but those of −100, which `F.cross_entropy` leaves out.
     """
-    {before}
-    for x, y in zip(ids.chunk(n_parts), targets.chunk(n_parts)):
+{before}    for x, y in zip(ids.chunk(n_parts), targets.chunk(n_parts)):
 {inside}        logits = model(x)  # (row, position, vocab)
         loss = {loss}
         {part}
@@ -177,6 +191,11 @@ REPAIR_ACCUMULATION = Exercise(
         Mistake(
             _step(f"{_loss()} / n_parts", inside="optimizer.zero_grad()"),
             "The gradient is wiped in every part, so only the last is left, and that divided by n_parts.",
+        ),
+        Mistake(
+            _step(_SHARE, before=""),
+            "The shares are right, but they are added to the gradient that an earlier step has left: it is not wiped before "
+            "the first part.",
         ),
         Mistake(
             _step(_SHARE, part="loss.backward()\n        optimizer.step()", after=""),

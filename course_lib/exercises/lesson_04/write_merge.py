@@ -21,10 +21,14 @@ def _counted_words(generator: torch.Generator) -> list[tuple[Words]]:
     letters = [chr(ord("a") + i) for i in torch.randperm(26, generator=generator)[:8].tolist()]
     a, b, c, d, e, f, g, h = letters
     first, second, third, fourth = sorted([(a, b), (c, d), (e, f), (g, h)])
+    p, q, r, s = sorted(letters[:4])
     return [
         ({(c,): 20, (e, f): 9, (g, h, g): 2, (g, h, e): 1, (b, g, h): 2, (f, e, b): 2},),  # a frequent word
         ({(b, c, a, a, a, a, b): 2, (a, a, a): 5, (b, c): 8, (d, b, c): 4},),  # a pair that overlaps with itself
         ({second: 4, fourth: 4, first: 4, third: 4, (a, c): 3},),  # four pairs equally often
+        ({(p, s): 3, (p + q, p): 3},),  # two, of which the smaller has the larger right token, and the later spelling
+        ({(p + s, q): 4, (r, p): 4, (q, r): 4},),  # three, of which the smallest is the longest
+        ({(p, r): 5, (p, q): 5, (p, s): 5},),  # three with the same left token
         ({(d + a + b, c): 2, (a + b, c): 7, (d, a, b + c): 3, (a, b, c): 1},),  # one spelling, several pairs
         ({(e, f, g): 4, (f, e, h): 4, (g, h): 6},),  # a pair and its mirror image
         ({(a, b, c, a, b): 5, (d, e): 8, (f, d): 1},),  # a pair that stands in a word twice
@@ -61,10 +65,15 @@ for token in word:
 """
 
 
+def _least(tie: str) -> str:
+    """Return the choice of the most frequent pair, where of several it is the one whose `tie` is smallest."""
+    return f"min(counts, key=lambda pair: (-counts[pair], {tie}))"
+
+
 def _step(
     neighbours: str = "zip(word, word[1:])",
     counted: str = "n",
-    best: str = "min(counts, key=lambda pair: (-counts[pair], pair))",
+    best: str = _least("pair"),
     merge: str = _MERGE,
     keep: str = "merged[tuple(tokens)] = n",
     start: str = "{}",
@@ -142,6 +151,23 @@ WRITE_MERGE = Exercise(
             _step(best="max(counts, key=lambda pair: (counts[pair], pair))"),
             "The pair is one of the most frequent, but where several are equally frequent it should be the smallest; yours "
             "is the largest.",
+        ),
+        Mistake(
+            _step(best=_least("''.join(pair)")),
+            "Equally frequent pairs are compared by the token that they would make. Compare the pairs: (a, z) is smaller "
+            "than (ab, a), though aba comes before az.",
+        ),
+        Mistake(
+            _step(best=_least("pair[0]")),
+            "Equally frequent pairs are compared by their left token alone. Where that is the same, the right one decides.",
+        ),
+        Mistake(
+            _step(best=_least("pair[1]")),
+            "Equally frequent pairs are compared by their right token. Pairs are compared from the left, as words are.",
+        ),
+        Mistake(
+            _step(best=_least("len(''.join(pair))")),
+            "Of equally frequent pairs yours is the shortest. The smallest is the one that comes first in a sorted list.",
         ),
         Mistake(
             _step(best="min(counts, key=lambda pair: (counts[pair], pair))"),
