@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,13 +42,15 @@ def call(function: Callable, arguments: tuple) -> object:
 def first_difference(got: object, wanted: object, names: tuple[str, ...], tolerance: float) -> Difference | None:
     """Return where `got` first differs from `wanted` by more than the relative `tolerance`, or None.
 
-    `names` are what the learner calls the results: one for a single result, several for a tuple. NaN equals NaN.
+    `names` are what the learner calls the results: one for a single result, several for a tuple. NaN equals NaN, and a
+    NumPy array counts as the tensor of its numbers: what it says about the answer is then the same.
     """
     if isinstance(wanted, tuple) and len(names) > 1:
         if not isinstance(got, tuple | list) or len(got) != len(wanted):
             return Difference(f"It should return {len(wanted)} things", describe(got), f"({', '.join(names)})")
         parts = zip(got, wanted, names, strict=True)
         return next((d for g, w, name in parts if (d := first_difference(g, w, (name,), tolerance))), None)
+    got = _as_tensor(got)
     if isinstance(wanted, Tensor):
         return _tensor_difference(got, wanted, names[0], tolerance)
     if isinstance(wanted, Real):
@@ -56,7 +59,7 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
             return Difference(f"`{names[0]}` should be a number", describe(got), "a number")
         wanted, got = (torch.tensor(number, dtype=torch.float64) for number in (wanted, got))
         return _tensor_difference(got, wanted, names[0], tolerance)
-    return None if got == wanted else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
+    return None if _equal(got, wanted) else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
 
 
 def describe(value: object) -> str:
@@ -79,7 +82,7 @@ def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float)
         return Difference(f"`{name}` should be a tensor", describe(got), describe(wanted))
     if got.shape != wanted.shape:
         return Difference(f"`{name}` has the wrong shape", _shape(got), _shape(wanted))
-    if (got.dtype == torch.bool) != (wanted.dtype == torch.bool):
+    if _kind(got) != _kind(wanted):
         return Difference(f"`{name}` has the wrong dtype", str(got.dtype), str(wanted.dtype))
     got, wanted = (tensor.detach().cpu().double() for tensor in (got, wanted))
     largest = wanted[wanted.isfinite()].abs().amax().item() if wanted.isfinite().any() else 0.0
@@ -90,6 +93,27 @@ def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float)
     place = tuple((~same).nonzero()[0].tolist())
     entry = f"{name}[{', '.join(map(str, place))}]" if place else name
     return Difference(f"`{entry}` is wrong", f"{got[place].item():.4g}", f"{wanted[place].item():.4g}")
+
+
+def _as_tensor(value: object) -> object:
+    if not isinstance(value, np.ndarray):
+        return value
+    try:
+        return torch.from_numpy(value.copy())  # a copy, for a tensor cannot run backwards as a flipped array does
+    except TypeError:  # it holds no numbers
+        return value
+
+
+def _equal(got: object, wanted: object) -> bool:
+    try:
+        return bool(got == wanted)
+    except (RuntimeError, ValueError):  # an array, or a collection that holds one, has no single truth value
+        return False
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """Return what no tolerance bridges: whether the tensor holds truth values, and whether complex numbers."""
+    return tensor.dtype == torch.bool, tensor.is_complex()
 
 
 def _as_number(value: object) -> object:

@@ -4,8 +4,10 @@ import importlib
 import math
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from course_lib import exercises
 from course_lib.exercises import EXERCISES, find
@@ -201,6 +203,99 @@ def test_wrong_strings_and_dicts_are_shown_as_they_are():
     outcome = find("04.3").check(lambda words: (find("04.3").expected(words)[0], {("q",): 3}))
     assert outcome.message.startswith("`words` differs.")
     assert outcome.got == "{('q',): 3}"
+
+
+@pytest.mark.parametrize("number", ["01.4", "02.3", "02.4", "03.3", "03.4"])
+def test_answer_in_numpy_counts_by_its_values(number):
+    exercise = find(number)
+    right, wrong = exercise.run(exercise.solution), exercise.run(exercise.mistakes[0].source)
+    assert exercise.check(lambda *arguments: right(*arguments).numpy()).status == "passed"
+    flipped = exercise.check(lambda *arguments: np.flip(right(*arguments).flip(0).numpy(), axis=0))
+    assert flipped.status == "passed"
+    assert exercise.mistakes[0].hint in exercise.check(lambda *arguments: wrong(*arguments).numpy()).message
+
+
+def test_numpy_of_other_shape_or_values_is_described_like_a_tensor():
+    window = find("01.4")
+    outcome = window.check(lambda length, window: np.ones((2, 3), dtype=bool), seeded(0))
+    assert outcome.message.startswith("`mask` has the wrong shape.")
+    assert outcome.got == "of shape (2, 3)"
+    assert window.check(lambda length, window: np.ones((length, length))).message.startswith(
+        "`mask` has the wrong dtype."
+    )
+    outcome = window.check(lambda length, window: np.array(["no numbers"]))
+    assert outcome.message.startswith("`mask` should be a tensor.")
+    assert outcome.got == "a value of type ndarray"
+    assert find("01.1").check(np.array(0.625)).status == find("01.1").check(np.float32(0.625)).status == "passed"
+
+
+@pytest.mark.parametrize(
+    "answer", [np.arange(3), torch.arange(3), (("a", "b"), np.arange(3)), (np.arange(3), {("a",): np.arange(3)})]
+)
+def test_arrays_where_pairs_and_words_are_wanted_are_wrong_and_no_crash(answer):
+    outcome = find("04.3").check(lambda words: answer)
+    assert outcome.status == "wrong"
+    assert "It should return 2 things" in outcome.message or "differs" in outcome.message
+
+
+def test_complex_numbers_are_not_taken_for_their_real_parts():
+    turn = find("02.3")
+    right = turn.run(turn.solution)
+    outcome = turn.check(lambda x, theta: torch.complex(right(x, theta), torch.ones_like(x)))
+    assert outcome.message.startswith("`turned` has the wrong dtype.")
+
+
+# ---------------------------------------------------------------- ties and old state
+
+
+@pytest.mark.parametrize(
+    "tie",
+    [
+        "''.join(pair)",
+        "pair[0]",
+        "pair[1]",
+        "pair[::-1]",
+        "len(''.join(pair))",
+        "-len(''.join(pair))",
+        "(len(''.join(pair)), pair)",
+        "(-len(''.join(pair)), pair)",
+    ],
+)
+@pytest.mark.parametrize("order", ["counts", "reversed(counts)"])
+def test_ties_broken_by_another_rule_do_not_pass(tie, order):
+    merge = find("04.3")
+    rule = "min(counts, key=lambda pair: (-counts[pair], pair))"
+    assert rule in merge.solution
+    wrong = merge.solution.replace(rule, f"min({order}, key=lambda pair: (-counts[pair], {tie}))")
+    for seed in range(20):
+        assert merge.check(merge.run(wrong), seeded(seed)).status == "wrong"
+
+
+def test_gradient_left_by_an_earlier_step_must_be_wiped():
+    accumulate = find("04.5")
+
+    def hoarding(model, optimizer, ids, targets, n_parts):
+        for x, y in zip(ids.chunk(n_parts), targets.chunk(n_parts), strict=True):
+            loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")
+            (loss / (targets != -100).sum()).backward()
+        optimizer.step()
+        return model.weight
+
+    def wiped_by_the_model(model, *rest):
+        model.zero_grad()
+        return hoarding(model, *rest)
+
+    def wiped_too_late(model, optimizer, *rest):
+        weights = hoarding(model, optimizer, *rest)
+        optimizer.zero_grad()
+        return weights
+
+    for seed in range(20):
+        for late in (hoarding, wiped_too_late):
+            outcome = accumulate.check(late, seeded(seed))
+            assert outcome.status == "wrong"
+            assert "wiped" in outcome.message
+        assert accumulate.check(wiped_by_the_model, seeded(seed)).status == "passed"
 
 
 def test_wrong_value_is_not_told_the_right_one():
