@@ -1,5 +1,6 @@
 """Drawing tokens, against transformers' own filters; cached against uncached; streaming; the chat template."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -56,6 +57,13 @@ def test_top_k_leaves_no_more_than_k_where_several_are_alike():
 def test_top_p_of_1_leaves_every_token():
     logits = torch.cat([torch.tensor([30.0]), torch.full((1000,), 0.0)])  # in float32 the first one's probability is 1
     assert (Sampling(temperature=1.0, top_p=1.0).probabilities(logits) > 0).all()
+
+
+def test_a_set_that_reaches_top_p_exactly_is_whole():
+    """½ + ¼ is ¾ in binary too: the next token adds nothing that is needed; what is kept shares 1 as 2 to 1."""
+    logits = torch.tensor([0.125, 0.5, 0.125, 0.25]).log2() * math.log(2)
+    kept = Sampling(temperature=1.0, top_p=0.75).probabilities(logits)
+    torch.testing.assert_close(kept, torch.tensor([0, 2 / 3, 0, 1 / 3]))
 
 
 @pytest.mark.parametrize("temperature", [1e-40, 1e-300, 1e30])
