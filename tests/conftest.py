@@ -1,6 +1,5 @@
 """Fixtures that several test files share."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +10,6 @@ from playwright.sync_api import Page, sync_playwright
 
 from course_lib import checkpoints
 
-os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kernels inherit it
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 

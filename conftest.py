@@ -1,0 +1,44 @@
+"""How pytest treats the notebooks: nbval runs each once; pictures and solved exercises are checked in that same run."""
+
+import os
+from collections.abc import Iterator
+
+import nbformat
+import pytest
+from nbval.plugin import IPyNbCell
+from pictures import pictures_of, wrong_outputs
+from store_notebooks import exercise_of
+
+from course_lib.exercises import find
+
+os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kernels inherit it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After each exercise cell of a notebook add a test of its solution, in the kernel as it is there."""
+    items[:] = [test for item in items for test in (item, *_solved(item))]
+
+
+def _solved(item: pytest.Item) -> Iterator[IPyNbCell]:
+    exercise = exercise_of(item.cell) if isinstance(item, IPyNbCell) else None
+    if exercise is None:
+        return
+    answer = find(exercise).answer
+    # In a copy of the lesson's names, so that later cells find what the stub left them, as for who solves nothing.
+    run = f"(lambda names: exec({find(exercise).solution!r}, names) or names[{answer!r}])(dict(globals()))"
+    passed = nbformat.v4.new_output("execute_result", {"text/plain": f"Exercise {exercise}: passed"})
+    cell = nbformat.v4.new_code_cell(f"check({exercise!r}, {run})", execution_count=1, outputs=[passed])
+    name = f"Exercise {exercise}, solved"
+    yield IPyNbCell.from_parent(
+        item.parent, name=name, cell_num=item.cell_num, cell=cell, options={"check": True, "skip": False}
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Check what nbval leaves out: pictures, and which kinds of output a cell has whose outputs it is told to ignore."""
+    yield
+    if isinstance(item, IPyNbCell):
+        elsewhere = [picture for cell in item.parent.nb.cells for picture in pictures_of(cell.get("outputs", []))]
+        if wrong := wrong_outputs(item.cell.outputs, item.test_outputs, elsewhere):
+            item.raise_cell_error(wrong)
