@@ -2,6 +2,7 @@
 
 What every room uses:
 
+- `checks`: nonsense in an argument or a file is named where it is given
 - `assets`: named models and texts, fetched from the package index, compared with their SHA-256, kept in a cache
 - `devices`: device, number format, seeds
 - `plots`: the visual language, and the figures that speak it

@@ -8,7 +8,6 @@ tokens are 270 KB and one map 256 KB, where the maps as JSON text would be half 
 from base64 import b64encode
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,10 +47,6 @@ class AttentionExplorer(LiveWidget):
     head = Int().tag(sync=True)
     off = List(Tuple(Int(), Int())).tag(sync=True)
     result = Dict().tag(sync=True)
-    _newest: ClassVar["AttentionExplorer | None"] = (
-        None  # it keeps its maps; the others compute theirs again when asked
-    )
-
     ramps = Bytes(attention_ramp("light").tobytes() + attention_ramp("dark").tobytes()).tag(sync=True)
 
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0):
@@ -140,14 +135,15 @@ class AttentionExplorer(LiveWidget):
         self, text: str, off: Collection[tuple[int, int]], on_layer: Callable[[int, int], None] | None = None
     ) -> Capture:
         """Return what the model shows on `text` with the heads `off`; run it unless that is kept from the last time."""
-        if AttentionExplorer._newest not in (self, None):
-            AttentionExplorer._newest._kept.clear()
-        AttentionExplorer._newest = self
+        self._take_over()
         key = (text, *off)
         if key not in self._kept:
             capture = capture_attention(self._model, torch.tensor(self._encode(text)), off, on_layer)
             self._kept[key] = replace(capture, logits=capture.logits[-1:].clone())  # all of them are ten times the maps
         return self._kept[key]
+
+    def _give_back(self) -> None:
+        self._kept = {}
 
     def _progress(self, done: int, total: int) -> None:
         self.send({"type": "progress", "done": done, "total": total})

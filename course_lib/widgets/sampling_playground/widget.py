@@ -62,7 +62,7 @@ class SamplingPlayground(LiveWidget):
         self._model, self._tokenizer = model, tokenizer
         self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long)
         self._longest = min(MAX_TOKENS, model.config.context_length)
-        self._cache, self._cached = model.new_cache(1, self._longest), []
+        self._give_back()
         self._latest: tuple[list[int], Tensor | None] = [], None  # a text, and the logits after it
         self._shown: dict = {}  # the traits that `result` belongs to
         self._states = []  # of the seed's generator after 0, 1, 2 … draws
@@ -152,6 +152,8 @@ class SamplingPlayground(LiveWidget):
         """Return the logits (vocab,) after `ids`, -∞ for what is no token. What the cache still holds is not computed again."""
         if ids == self._latest[0]:
             return self._latest[1]
+        self._take_over()
+        self._cache = self._cache or self._model.new_cache(1, self._longest)
         shared = 0
         while shared < min(len(self._cached), len(ids) - 1) and self._cached[shared] == ids[shared]:
             shared += 1
@@ -163,6 +165,9 @@ class SamplingPlayground(LiveWidget):
         logits = self._model.unembed(stream[0, -1]).float().cpu().index_fill(-1, self._banned, -torch.inf)
         self._cached, self._latest = ids, (ids, logits)
         return logits
+
+    def _give_back(self) -> None:
+        self._cache, self._cached = None, []
 
     def _look_at(self, place: Node) -> None:
         self._logits_after([*self._prompt, *(node.token for node in place.path())])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from anywidget import AnyWidget
 
@@ -17,9 +18,26 @@ class LiveWidget(AnyWidget):
     Every request is answered: by what `_do` returns, by `done` where that is None, or by `error`, which the widget shows.
     """
 
+    # Of each kind, by name, the one whose model ran last; the class itself will not do: anywidget makes one for each widget.
+    _running: ClassVar[dict[str, "LiveWidget"]] = {}
+
     def __init__(self, **traits):
         super().__init__(**traits)
         self.on_msg(self._answer)
+
+    def _take_over(self) -> None:
+        """Let the widget of this kind that ran before give back what it can compute again.
+
+        A cell that is run again leaves the old widget behind, and Jupyter holds that for as long as the kernel lives.
+        """
+        kind = type(self).__name__
+        before = self._running.get(kind, self)
+        if before is not self:
+            before._give_back()
+        self._running[kind] = self
+
+    def _give_back(self) -> None:
+        """Let go of all that is large and can be computed again."""
 
     def _do(self, message: dict) -> Reply | None:
         raise NotImplementedError

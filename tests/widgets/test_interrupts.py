@@ -1,0 +1,143 @@
+"""Widgets interrupted at each of their calls of a model: what they show is whole, and a request made again is answered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from anywidget import AnyWidget
+from small_corpus import write_small_corpus
+
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.architecture.transformer import Block
+from course_lib.devices import seed_everything
+from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
+from course_lib.tokenization import train_bpe
+from course_lib.widgets import AttentionExplorer, CacheView, CheckpointScrubber, LogitLens, SamplingPlayground
+
+TEXT, OTHER = "Tom sees the cat. Tom", "Ann takes a red ball. Ann takes"
+SETTINGS = {"settings": {}}
+DRAW, BACK = {"type": "draw", **SETTINGS}, {"type": "look", "depth": 0, **SETTINGS}
+TAKE = {"type": "take", "id": 70, **SETTINGS}
+OUTSIDE = ("layout", "tabbable", "tooltip")  # what every Jupyter widget has
+
+
+@pytest.fixture(scope="module")
+def makers(tmp_path_factory) -> dict[type, Callable[[], AnyWidget]]:
+    """For each widget that runs a model, what makes a new one on the same small model."""
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = train_bpe(["Tom sees the cat. Ann takes a red ball. Eve likes the sea."] * 3, 266)
+    seed_everything(0)
+    config = TransformerConfig(vocab_size=266, d_model=16, n_layers=3, n_heads=2, d_ff=16, context_length=64)
+    model = TransformerLM(config)
+    shards = write_small_corpus(folder / "shards", n_texts=3)
+    recipe = PretrainingConfig(n_steps=2, batch_size=2, warmup=0, checkpoint_every=1, evaluate_every=None)
+    list(Trainer(model, shards, None, recipe, folder / "run"))
+    model.eval()
+    models = {
+        kind: lambda kind=kind: kind(model, tokenizer, TEXT)
+        for kind in (AttentionExplorer, CacheView, LogitLens, SamplingPlayground)
+    }
+    return models | {CheckpointScrubber: lambda: CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, TEXT)}
+
+
+@dataclass
+class Interrupter:
+    """Stands in for Ctrl-C: counts the blocks that run, and interrupts before the `last`."""
+
+    last: int | None = None
+    count: int = 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        forward = Block.forward
+
+        def counted(block, *args, **kwargs):
+            self.count += 1
+            if self.count == self.last:
+                raise KeyboardInterrupt
+            return forward(block, *args, **kwargs)
+
+        monkeypatch.setattr(Block, "forward", counted)
+
+
+def shown(widget: AnyWidget) -> dict:
+    """All that the browser is told, but how long it took."""
+    state = {name: getattr(widget, name) for name in widget.keys if not name.startswith("_") and name not in OUTSIDE}
+    if isinstance(widget, CacheView):
+        steps = [{side: cost | {"ms": 0} for side, cost in step.items()} for step in widget.steps]
+        state["run"] = state["run"] | {"steps": steps}
+    return state
+
+
+def ask(widget: AnyWidget, request: dict) -> list[str]:
+    """Send what the browser sends, and return the types of the answers, progress left out."""
+    answers = []
+    widget.send = lambda message, _buffers=None: answers.append(message["type"])
+    widget._answer(widget, request, [])
+    return [answer for answer in answers if answer != "progress"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "earlier", "request_"),
+    [
+        (AttentionExplorer, [], {"type": "run", "text": OTHER, "off": []}),
+        (AttentionExplorer, [], {"type": "run", "text": OTHER, "off": [(1, 1), (2, 0)]}),
+        (LogitLens, [], {"type": "run", "text": OTHER}),
+        (CacheView, [], {"type": "step", "sides": ["uncached", "cached"]}),
+        (CacheView, [{"type": "step", "sides": ["uncached"]}] * 3, {"type": "step", "sides": ["cached"]}),
+        (SamplingPlayground, [], {"type": "run", "text": OTHER, **SETTINGS}),
+        (SamplingPlayground, [], DRAW),
+        (SamplingPlayground, [DRAW, DRAW, DRAW, BACK], TAKE),
+        (SamplingPlayground, [DRAW, DRAW, DRAW, BACK, TAKE], {"type": "walk", "branch": 0, **SETTINGS}),
+        (CheckpointScrubber, [], {"type": "look", "at": 0}),
+        (CheckpointScrubber, [], {"type": "run", "text": OTHER}),
+    ],
+)  # fmt: skip
+def test_an_interrupt_leaves_what_was_shown_and_the_request_made_again_is_answered(
+    makers, monkeypatch, kind, earlier, request_
+):
+    def prepared() -> AnyWidget:
+        widget = makers[kind]()
+        for request in earlier:
+            ask(widget, request)
+        return widget
+
+    undisturbed, counter = prepared(), Interrupter()
+    with monkeypatch.context() as patch:
+        counter.install(patch)
+        assert ask(undisturbed, request_) == ["done"]
+    assert counter.count >= 3
+    for call in range(1, counter.count + 1):
+        widget = prepared()
+        before = shown(widget)
+        with monkeypatch.context() as patch:
+            Interrupter(call).install(patch)
+            assert ask(widget, request_) == ["error"]
+        assert shown(widget) == before
+        assert ask(widget, request_) == ["done"]
+        assert shown(widget) == shown(undisturbed)
+
+
+def test_a_text_set_in_python_is_taken_back_when_it_is_interrupted(makers, monkeypatch):
+    for kind in (AttentionExplorer, LogitLens, SamplingPlayground, CheckpointScrubber):
+        widget = makers[kind]()
+        before = shown(widget)
+        with monkeypatch.context() as patch:
+            Interrupter(2).install(patch)
+            with pytest.raises(KeyboardInterrupt):
+                widget.text = OTHER
+        assert shown(widget) == before
+        widget.text = OTHER
+        assert shown(widget)["text"] == OTHER and shown(widget) != before
+
+
+def test_tokens_drawn_before_an_interrupt_are_shown(makers, monkeypatch):
+    playground, whole = makers[SamplingPlayground](), makers[SamplingPlayground]()
+    whole.generate(8)
+    with monkeypatch.context() as patch:
+        Interrupter(10).install(patch)  # in the fourth token's second layer
+        with pytest.raises(KeyboardInterrupt):
+            playground.generate(8)
+    n_drawn = len(playground.result["path"])
+    assert n_drawn == 3
+    playground.generate(8 - n_drawn)
+    assert playground.generated == whole.generated
