@@ -9,8 +9,9 @@ lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
 	$(BIN)/python -m course_lib
 	$(BIN)/jupyter lab $(ROOT) notebooks/01_attention.ipynb
 
-test: .venv/installed-test lint  ## everything CI checks: library, notebooks, widgets in a real browser
-	$(BIN)/python -m pytest
+test: .venv/installed-test lint  ## everything CI checks: library and widgets, in two processes of one thread; then the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest notebooks
 
 lint: .venv/installed-test .venv/installed-node  ## Python: ruff; JavaScript and style sheets: biome; types: tsc
 	$(BIN)/ruff check .
