@@ -62,6 +62,12 @@ def test_run_in_order_from_a_fresh_kernel(path):
 
 
 @PATHS
+def test_cells_are_numbered_in_order(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.id for cell in cells] == [f"cell-{index:03}" for index in range(len(cells))]
+
+
+@PATHS
 def test_stored_outputs_are_clean(path):
     for cell in code_cells(path):
         assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
@@ -119,7 +125,9 @@ def test_every_prediction_is_revealed_later(path):
 @PATHS
 def test_cells_are_short_and_the_file_is_small(path):
     for cell in code_cells(path):
-        assert len(cell.source.splitlines()) <= 22, cell.source  # fifteen lines of code, with comments and blank lines
+        lines = cell.source.splitlines()
+        assert len(lines) <= 22, cell.source  # fifteen lines of code, with comments and blank lines
+        assert max(map(len, lines)) <= 100, cell.source  # what a cell shows without scrolling
     assert path.stat().st_size < 1.5 * 2**20
 
 

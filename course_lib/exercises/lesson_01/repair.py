@@ -26,7 +26,10 @@ def _repaired(visible: str, mask: str) -> str:
     """Return the cell of exercise 01.2 with the mask and its use as given."""
     return f'''\
 def causal_attention(q, k, v):
-    """Attend to this position and the past: q, k (batch, position, d), v (batch, position, d_v) -> like v."""
+    """Attend to this position and the past -> like v.
+
+    q, k (batch, position, d), v (batch, position, d_v)
+    """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (batch, query, key)
     visible = {visible}
 {mask}

@@ -31,7 +31,8 @@ TRACE = Exercise(
 #     k₀ = [ln 5, 3,  1,  1]
 #     k₁ = [ln 2, 1,  2,  2]
 #     k₂ = [ 0,   4, −3, −3]
-# Which attention weight does the query give to key 0? By hand: the logarithms undo the softmax's exponentials.
+# Which attention weight does the query give to key 0?
+# By hand: the logarithms undo the softmax's exponentials.
 weight = ...
 """,
     solution="""\

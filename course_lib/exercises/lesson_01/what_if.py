@@ -16,12 +16,15 @@ _TEXT = """\
 Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
 network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
 the network keeps all of its vectors and chooses, at every step, which of them to read."""
+# in a cell, the same text in lines of at most 100 characters
+_SHOWN = _TEXT.replace(" Before", " \\\nBefore").replace(" fit was", " \\\nfit was")
 _EXPERIMENT = f'''\
-text = """\
-{_TEXT}"""
+text = """\\
+{_SHOWN}"""
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, query)
-# each query sees itself and the 15 keys before it; the model hides the future by itself
-window = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=device).triu(-15)  # (query, key), True = may attend
+# True: each query sees itself and the 15 keys before it; the model hides the future by itself
+n = ids.shape[1]
+window = torch.ones(n, n, dtype=torch.bool, device=device).triu(-15)  # (query, key)
 '''
 
 
@@ -87,8 +90,9 @@ WHAT_IF = Exercise(
     names=_real_model,
     tolerance=0.05,
     stub=f"""\
-{_EXPERIMENT}# model(ids, mask=window) returns the logits (1, query, vocab) of the next tokens. Compare it with a mask that
-# lets every query see key 0 as well: how many bits per token does that take off the mean loss?
+{_EXPERIMENT}# model(ids, mask=window) returns the logits (1, query, vocab) of the next tokens. Compare it
+# with a mask that lets every query see key 0 as well: how many bits per token does that take
+# off the mean loss?
 sink_bits = ...
 """,
     solution=_measured(),

@@ -26,7 +26,7 @@ def _fused_with_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
 
 _SIGNATURE = '''\
 def my_attention(q, k, v):
-    """Scaled dot-product attention: return the output (batch, query, d_v) and the weights (batch, query, key).
+    """Scaled dot-product attention: output (batch, query, d_v), weights (batch, query, key).
 
     q (batch, query, d), k (batch, key, d), v (batch, key, d_v). No mask.
     """

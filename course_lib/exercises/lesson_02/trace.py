@@ -32,7 +32,8 @@ TRACE = Exercise(
     expected=_weight_in_head_1,
     tolerance=0.01,
     stub="""\
-# Two positions, d_model = 6, three heads: 0, 1 and 2. Before the split, the query of position 1 and both keys are
+# Two positions, d_model = 6, three heads: 0, 1 and 2.
+# Before the split, the query of position 1 and both keys are
 #     q₁ = [2, 1,   √2, √2, −1, 3]
 #     k₀ = [0, 1, ln 3,  1,  0, 1]
 #     k₁ = [1, 1,    0,  1,  2, 0]

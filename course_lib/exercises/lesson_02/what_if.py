@@ -98,14 +98,15 @@ WHAT_IF = Exercise(
     names=_lesson_names,
     tolerance=0.015,  # the loss itself and the cost with key/value head 0 for all lie 2 % apart
     stub="""\
-# In every layer, the last axis of `out` (batch, position, 960) holds 9 queries, 3 keys and 3 values of 64 numbers each.
-# Replace each of the three keys by the mean of the three, and each of the three values by the mean of the values.
+# In every layer, the last axis of `out` (batch, position, 960) holds 9 queries, 3 keys and
+# 3 values of 64 numbers each. Replace each of the three keys by the mean of the three,
+# and each of the three values by the mean of the values.
 def share(module, inputs, out):
     return out
 
 
-# bits_with(share) is the loss in bits per token with that done in all layers, bits_with() that of the model as it is.
-# How many bits per token does it cost?
+# bits_with(share) is the loss in bits per token with that done in all layers,
+# bits_with() that of the model as it is. How many bits per token does it cost?
 mqa_bits = ...
 """,
     solution=_measured(),

@@ -31,8 +31,9 @@ _SIGNATURE = '''\
 def grouped_query_attention(q, k, v):
     """Return (batch, head, query, d_head). No mask.
 
-    q (batch, head, query, d_head); k and v (batch, kv_head, key, d_head), where kv_head divides head. Of 6 heads and 2
-    key/value heads, query heads 0, 1 and 2 use key/value head 0, and query heads 3, 4 and 5 use key/value head 1.
+    q (batch, head, query, d_head); k and v (batch, kv_head, key, d_head), where kv_head
+    divides head. Of 6 heads and 2 key/value heads, query heads 0, 1 and 2 use key/value head 0,
+    and query heads 3, 4 and 5 use key/value head 1.
     """
 '''
 

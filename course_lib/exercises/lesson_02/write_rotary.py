@@ -30,9 +30,10 @@ def _turned_as_complex_numbers(x: Tensor, theta: float) -> Tensor:
 
 _SIGNATURE = '''\
 def turn(x, theta):
-    """Rotary positions: return x (batch, head, position, d_head) with each pair turned. Positions count from 0.
+    """Rotary positions: return x (batch, head, position, d_head) with each pair turned.
 
-    Pair i is (x[..., i], x[..., i + d_head / 2]); at position p it turns by the angle p · theta^(-2i / d_head).
+    Pair i is (x[..., i], x[..., i + d_head / 2]); at position p, counted from 0, it turns by the
+    angle p · theta^(-2i / d_head).
     """
 '''
 

@@ -62,7 +62,8 @@ def _block(*lines: str) -> str:
 def block(x, attention, feed_forward, norm_1, norm_2):
     """One pre-norm layer: map the stream x (batch, position, d_model) to the same shape.
 
-    norm_1 belongs to the attention, norm_2 to the feed-forward network; all four are functions that keep the shape.
+    norm_1 belongs to the attention, norm_2 to the feed-forward network.
+    All four are functions that keep the shape.
     """
 {body}
     return x

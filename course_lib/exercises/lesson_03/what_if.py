@@ -64,9 +64,11 @@ def _rise_without_layer_15() -> float:
     return bits_without(15) - bits_without(None)
 
 
+# in a cell, the same text in lines of at most 100 characters
+_SHOWN = _TEXT.replace(" Before", " \\\nBefore").replace(" fit was", " \\\nfit was")
 _EXPERIMENT = f'''\
-text = """\
-{_TEXT}"""
+text = """\\
+{_SHOWN}"""
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, position)
 
 
@@ -79,7 +81,8 @@ def hand_on(block, inputs, output):
 
 def _leaving_out(layer: int) -> str:
     return f"""\
-with model.blocks[{layer}].register_forward_hook(hand_on):  # within this block of code, layer {layer} is left out
+# within this block of code, layer {layer} is left out
+with model.blocks[{layer}].register_forward_hook(hand_on):
     logits = model(ids)  # (1, position, vocab)
 """
 

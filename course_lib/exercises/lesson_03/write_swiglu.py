@@ -35,7 +35,7 @@ def _unit_by_unit(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Te
 
 _SIGNATURE = '''\
 def swiglu(x, w_gate, w_up, w_down):
-    """The feed-forward network of Llama and SmolLM2: x (batch, position, d_model) -> the same shape.
+    """Llama's and SmolLM2's feed-forward network: x (batch, position, d_model) -> the same shape.
 
     w_gate and w_up (d_model, d_ff), w_down (d_ff, d_model). No biases.
     """

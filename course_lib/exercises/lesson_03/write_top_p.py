@@ -30,9 +30,10 @@ def _token_by_token(logits: Tensor, p: float) -> Tensor:
 
 _SIGNATURE = '''\
 def top_p_probabilities(logits, p):
-    """Return the probabilities (vocab,) to sample from, for logits (vocab,) and 0 < p < 1: nucleus sampling.
+    """Nucleus sampling: the probabilities (vocab,) to draw from, for logits (vocab,) and 0 < p < 1.
 
-    Keep the smallest set of likeliest tokens whose probability reaches p, and share out 1 among them in proportion.
+    Keep the smallest set of likeliest tokens whose probability reaches p, and share out 1 among
+    them in proportion.
     Probabilities 0.1, 0.5, 0.1, 0.3 and p = 0.7 give 0, 0.625, 0, 0.375.
     """
 '''

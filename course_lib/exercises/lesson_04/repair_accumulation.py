@@ -75,10 +75,10 @@ def _step(
     after = "".join(f"    {line}\n" for line in after.splitlines())
     return f'''\
 def train_step(model, optimizer, ids, targets, n_parts):
-    """Make one step on ids and targets (row, position), a part of the rows at a time; return the weights after it.
+    """Make one step on ids and targets (row, position), a part of the rows at a time.
 
-    They must be those that the whole batch gives when it goes through at once. Its loss is the mean over all targets
-    but those of −100, which `F.cross_entropy` leaves out.
+    Return the weights after it: those that the whole batch gives when it goes through at once.
+    Its loss is the mean over all targets but those of −100, which `F.cross_entropy` leaves out.
     """
 {before}    for x, y in zip(ids.chunk(n_parts), targets.chunk(n_parts)):
 {inside}        logits = model(x)  # (row, position, vocab)

@@ -43,13 +43,15 @@ def _loss(
     """Return the cell of exercise 04.2 with its steps as given."""
     return f'''\
 def next_token_loss(logits, ids, is_padding):
-    """The mean loss in nats per token: logits (batch, position, vocab), ids and is_padding (batch, position) -> a number.
+    """The mean loss in nats per token, a number.
 
-    Texts shorter than the batch are filled up with padding at their end; is_padding is True there. A model is to
-    predict the tokens of the texts, and no padding.
+    logits (batch, position, vocab), ids and is_padding (batch, position). Texts shorter than the
+    batch are filled up with padding at their end; is_padding is True there. A model is to predict
+    the tokens of the texts, and no padding.
     """
     predictions, targets, padding = {predictions}, {targets}, {padding}
-    losses = {losses}  # (batch, position)
+    # (batch, position)
+    losses = {losses}
     return {result}
 '''
 

@@ -28,7 +28,8 @@ TRACE = Exercise(
 #     So        2 bytes    1/4
 #     ·naïve    7 bytes    1/256      (· is the space; ï takes two bytes in UTF-8)
 #     !         1 byte     1/32
-# What is the model's loss on this text, in bits per byte? By hand: every probability is a power of two.
+# What is the model's loss on this text, in bits per byte?
+# By hand: every probability is a power of two.
 bits_per_byte = ...
 """,
     solution="""\

@@ -31,7 +31,8 @@ def _saved_by_16() -> float:
 _EXPERIMENT = """\
 from course_lib.pretraining.memorisation import planted_model
 
-planted = planted_model()  # a small character model, trained in some seconds on text with passages planted in it
+# a small character model, trained in some seconds on text with passages planted in it
+planted = planted_model()
 """
 
 
@@ -65,9 +66,10 @@ WHAT_IF = Exercise(
     tolerance=0.02,
     stub=f"""\
 {_EXPERIMENT}ids = planted.passages[16]  # (passage, position): eight passages that the text holds 16 times each
-# The text holds planted.passages[0], of the same play, not at all. planted.model(ids) returns logits (passage, position,
-# vocab). By how many bits a character is the mean loss on the 16-fold passages lower than on those that the model
-# never saw? Then try the passages that it saw once, and four times.
+# The text holds planted.passages[0], of the same play, not at all. planted.model(ids) returns
+# logits (passage, position, vocab). By how many bits a character is the mean loss on the 16-fold
+# passages lower than on those that the model never saw?
+# Then try the passages that it saw once, and four times.
 saved_bits = ...
 """,
     solution=_measured(),

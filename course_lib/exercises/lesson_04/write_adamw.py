@@ -49,10 +49,10 @@ def _as_in_torch(
 
 _SIGNATURE = '''\
 def adamw_step(weight, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay):
-    """One step of AdamW on one weight tensor: return (weight, mean, square), all new and of the same shape.
+    """One step of AdamW on one weight tensor: weight, mean and square, new and of the same shape.
 
-    mean and square are the running means of the gradient (β₁) and of its square (β₂), both 0 before the first step.
-    step is the number of this step, counted from 1.
+    mean and square are the running means of the gradient (β₁) and of its square (β₂), both 0
+    before the first step. step is the number of this step, counted from 1.
     """
 '''
 _MEAN = "beta1 * mean + (1 - beta1) * gradient"

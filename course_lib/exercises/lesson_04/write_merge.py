@@ -48,11 +48,12 @@ def _as_in_the_paper(words: Words) -> tuple[tuple[str, str], Words]:
 
 _SIGNATURE = '''\
 def merge_once(words):
-    """One step of byte-pair encoding: return the most frequent pair of neighbours, and the words with it merged.
+    """Byte-pair encoding: the most frequent pair of neighbours, and the words with it merged.
 
-    words: each word as a tuple of its tokens -> how often the word occurs in the text. All neighbours in a word count,
-    those that overlap too. Of pairs that are equally frequent, take the smallest, as `min` finds it. Merge it wherever
-    it stands, from left to right. merge_once({("l", "o", "w"): 5, ("l", "o"): 2}) returns
+    words: each word as a tuple of its tokens -> how often the word occurs in the text. All
+    neighbours in a word count, those that overlap too. Of pairs that are equally frequent, take
+    the smallest, as `min` finds it. Merge it wherever it stands, from left to right.
+    merge_once({("l", "o", "w"): 5, ("l", "o"): 2}) returns
     (("l", "o"), {("lo", "w"): 5, ("lo",): 2}).
     """
 '''
