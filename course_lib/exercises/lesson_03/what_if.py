@@ -70,19 +70,13 @@ _EXPERIMENT = f'''\
 text = """\\
 {_SHOWN}"""
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, position)
-
-
-def hand_on(block, inputs, output):
-    return inputs[0]  # the stream as it came in
-
-
 '''
 
 
 def _leaving_out(layer: int) -> str:
     return f"""\
-# within this block of code, layer {layer} is left out
-with model.blocks[{layer}].register_forward_hook(hand_on):
+# within this block of code, layer {layer} is left out: it hands on the stream as it came in
+with model.blocks[{layer}].register_forward_hook(lambda block, inputs, output: inputs[0]):
     logits = model(ids)  # (1, position, vocab)
 """
 
@@ -94,7 +88,9 @@ def _measured(
 ) -> str:
     """Return the cell of exercise 03.5 with the layer that is left out, the loss and the comparison as given."""
     return f"""\
-{_EXPERIMENT}def bits(logits):
+{_EXPERIMENT}
+
+def bits(logits):
     return {loss}
 
 
