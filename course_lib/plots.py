@@ -12,12 +12,14 @@ import matplotlib
 import numpy as np
 from IPython.display import HTML
 from matplotlib import pyplot as plt
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 __all__ = [
     "PALETTE",
     "attention_ramp",
     "chip",
     "css_variables",
+    "drawable",
     "show_clocks",
     "show_curves",
     "show_head_kinds",
@@ -71,6 +73,30 @@ def css_variables() -> str:
 def chip(piece: str) -> str:
     """Return a token's text as its chip shows it: spaces as `·`, newlines as `⏎`, tabs as `⇥`."""
     return piece.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
+
+
+_FACES = [  # those that pictures write tokens in
+    FontProperties(family=family, weight=weight)
+    for family in ("monospace", "sans-serif")
+    for weight in ("normal", "bold")
+]
+
+
+def drawable(text: str, longest: int = 28) -> str:
+    """Return `text` as a picture shows it: a character that matplotlib's fonts lack as its code point, `U+6F22`.
+
+    What is then longer than `longest` characters is cut, between two characters of `text`, and ends with `…`.
+    """
+    fonts = [get_font(findfont(face)) for face in _FACES]
+    shown = [
+        character if all(font.get_char_index(ord(character)) for font in fonts) else f"U+{ord(character):04X}"
+        for character in text[: longest + 1]
+    ]
+    if sum(map(len, shown)) <= longest:
+        return "".join(shown)
+    while sum(map(len, shown)) >= longest:
+        shown.pop()
+    return "".join(shown) + "…"
 
 
 _STYLE = {  # legible from the last row: 11 pt and more; on a light card, which a dark theme leaves legible too
@@ -130,8 +156,10 @@ def show_matrix(weights, queries: Sequence[str], keys: Sequence[str] | None = No
     side = 2.2 + 0.42 * max(len(queries), 4)
     _, ax = plt.subplots(figsize=(side + 1.2, side))
     image = ax.imshow(weights, cmap=_light_ramp(), vmin=0, vmax=1)
-    ax.set_xticks(range(len(keys)), [chip(key) for key in keys], rotation=90 if len(keys) > 5 else 30, parse_math=False)
-    ax.set_yticks(range(len(queries)), [chip(query) for query in queries], parse_math=False)
+    ax.set_xticks(
+        range(len(keys)), [drawable(chip(key)) for key in keys], rotation=90 if len(keys) > 5 else 30, parse_math=False
+    )
+    ax.set_yticks(range(len(queries)), [drawable(chip(query)) for query in queries], parse_math=False)
     ax.set_xlabel("key", color=PALETTE["light"]["key"], weight="bold")
     ax.set_ylabel("query", color=PALETTE["light"]["query"], weight="bold")
     ax.set_title(title)

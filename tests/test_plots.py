@@ -51,6 +51,14 @@ def test_chips_show_whitespace():
     assert plots.chip(" the\n\t") == "·the⏎⇥"
 
 
+def test_a_picture_shows_what_its_fonts_lack_as_code_points_and_shortens():
+    assert plots.drawable("·naïve α ⏎ \ufffd") == "·naïve α ⏎ \ufffd"
+    assert plots.drawable("漢\x05🙂") == "U+6F22U+0005U+1F642"
+    assert plots.drawable("paintings", 9) == "paintings" and plots.drawable("paintings", 8) == "paintin…"
+    assert plots.drawable("a漢字b", 9) == "aU+6F22…"  # no half of a code point
+    assert plots.drawable("漢", 4) == "…" and plots.drawable("") == ""
+
+
 def test_token_chips_escape_html():
     html = plots.show_tokens([" <b>", "&"], [5, 6]).data
     assert "·&lt;b&gt;" in html and "&amp;" in html and 'title="id 5, position 0"' in html

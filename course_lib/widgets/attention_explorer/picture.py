@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib.plots import PALETTE
+from course_lib.plots import PALETTE, drawable
 from course_lib.widgets.shared.attention_maps import RAMP, draw_matrix, future_keys
 
 __all__ = ["attention_picture"]
@@ -65,7 +65,7 @@ def _draw_next_tokens(ax: Axes, tokens: list[dict]) -> None:
         before = [token["before"] for token in tokens]
         ax.barh(rows, before, height=0.62, fill=False, linestyle="--", label="all heads on")
         ax.legend(loc="upper right", bbox_to_anchor=(1, -0.25), frameon=False, fontsize=11)
-    ax.set_yticks(rows, [token["chip"] for token in tokens], family="monospace", parse_math=False)
+    ax.set_yticks(rows, [drawable(token["chip"]) for token in tokens], family="monospace", parse_math=False)
     ax.tick_params(length=0, labelsize=11)
     ax.set_xlabel("probability", fontsize=12)
     ax.invert_yaxis()

@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib.plots import PALETTE, attention_ramp
+from course_lib.plots import PALETTE, attention_ramp, drawable
 
 __all__ = ["stepper_picture"]
 
@@ -50,8 +50,8 @@ def stepper_picture(
     _write(ax_weights, weights, "black", on_ramp=True)
     _write(ax_out, output, "black")
     for ax, role in ((ax_q, "query"), (ax_v, "key")):
-        ax.set_yticks(range(len(chips[role])), chips[role], parse_math=False)
-    ax_k.set_xticks(range(n_keys), chips["key"], rotation=90, parse_math=False)
+        ax.set_yticks(range(len(chips[role])), [drawable(chip) for chip in chips[role]], parse_math=False)
+    ax_k.set_xticks(range(n_keys), [drawable(chip) for chip in chips["key"]], rotation=90, parse_math=False)
     ax_k.xaxis.tick_top()
     for ax in (ax_q, ax_k, ax_v):
         ax.tick_params(length=0, labelsize=12)

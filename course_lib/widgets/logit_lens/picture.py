@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from course_lib.inference.interpret import Lens
-from course_lib.plots import PALETTE
+from course_lib.plots import PALETTE, drawable
 
 __all__ = ["lens_picture"]
 
@@ -46,7 +46,7 @@ def _draw_table(ax: Axes, lens: Lens, result: dict):
         ax.text(
             column,
             row,
-            _short(result["vocabulary"][str(index)]["chip"]),
+            drawable(result["vocabulary"][str(index)]["chip"], _LONGEST_TEXT),
             color="white" if probability > 0.8 else "black",
             weight="bold" if index == lens.answer[positions[column]] else "normal",
             family="monospace",
@@ -55,7 +55,7 @@ def _draw_table(ax: Axes, lens: Lens, result: dict):
             va="center",
             parse_math=False,
         )
-    chips = [_short(result["tokens"][position]["chip"]) for position in positions]
+    chips = [drawable(result["tokens"][position]["chip"], _LONGEST_TEXT) for position in positions]
     ax.set_xticks(range(len(chips)), chips, family="monospace", parse_math=False)
     named = [row for row, depth in enumerate(depths) if depth == 0 or (depth - 1) % 5 == 0 or depth == n_depths - 1]
     ax.set_yticks(named, ["embedding" if depths[row] == 0 else depths[row] - 1 for row in named])
@@ -74,11 +74,17 @@ def _draw_curve(ax: Axes, lens: Lens, result: dict, position: int) -> None:
         lens.answer_probability[:, position],
         color=_VIOLET,
         linewidth=2,
-        label=f"the model's answer {_short(answer)}",
+        label=f"the model's answer {drawable(answer, _LONGEST_TEXT)}",
     )
     if position + 1 < len(tokens):
         actual = tokens[position + 1]["chip"]
-        ax.plot(after, lens.actual_probability[:, position], "--", color="black", label=f"comes next {_short(actual)}")
+        ax.plot(
+            after,
+            lens.actual_probability[:, position],
+            "--",
+            color="black",
+            label=f"comes next {drawable(actual, _LONGEST_TEXT)}",
+        )
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
     ax.tick_params(labelsize=11)
@@ -87,7 +93,3 @@ def _draw_curve(ax: Axes, lens: Lens, result: dict, position: int) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     for text in ax.legend(loc="upper left", bbox_to_anchor=(-0.3, -0.2), frameon=False, fontsize=11).get_texts():
         text.set_parse_math(False)
-
-
-def _short(chip: str) -> str:
-    return chip if len(chip) <= _LONGEST_TEXT else chip[: _LONGEST_TEXT - 1] + "…"

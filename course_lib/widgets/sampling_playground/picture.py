@@ -7,7 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from course_lib.plots import PALETTE
+from course_lib.plots import PALETTE, drawable
 
 __all__ = ["sampling_picture"]
 
@@ -39,7 +39,9 @@ def _draw_odds(ax: Axes, tokens: list[dict]) -> None:
     rows = range(len(tokens))
     ax.barh(rows, [token["now"] for token in tokens], height=0.62, color=_VIOLET, label="drawn from")
     ax.barh(rows, [token["before"] for token in tokens], height=0.76, fill=False, linestyle="--", label="model's own")
-    ax.set_yticks(rows, [_short(token["chip"]) for token in tokens], family="monospace", parse_math=False)
+    ax.set_yticks(
+        rows, [drawable(token["chip"], _LONGEST_CHIP) for token in tokens], family="monospace", parse_math=False
+    )
     ax.tick_params(length=0, labelsize=11)
     ax.set_xlabel("probability", fontsize=12)
     ax.invert_yaxis()
@@ -51,7 +53,7 @@ def _draw_text(ax: Axes, prompt: list[dict], path: list[dict]) -> None:
     """Write the tokens line by line, the prompt without a tint; of a long text, the end."""
     lines, room = [[]], _PER_LINE
     for token in [*prompt, *path]:
-        length = len(_short(token["chip"])) + 1
+        length = len(drawable(token["chip"], _LONGEST_CHIP)) + 1
         if length > room:
             lines.append([])
             room = _PER_LINE
@@ -69,10 +71,6 @@ def _draw_text(ax: Axes, prompt: list[dict], path: list[dict]) -> None:
                 "pad": 2.5,
             }
             colour = "white" if probability is not None and probability > 0.83 else "black"
-            shown = _short(token["chip"])
+            shown = drawable(token["chip"], _LONGEST_CHIP)
             ax.text(column, row + 0.5, shown, color=colour, bbox=box, family="monospace", fontsize=11, parse_math=False)
             column += len(shown) + 1
-
-
-def _short(chip: str) -> str:
-    return chip if len(chip) <= _LONGEST_CHIP else chip[: _LONGEST_CHIP - 1] + "…"

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.inference.interpret import Capture
-from course_lib.plots import PALETTE, attention_ramp
+from course_lib.plots import PALETTE, attention_ramp, drawable
 from course_lib.widgets.shared.live import Reply
 
 __all__ = ["RAMP", "draw_matrix", "future_keys", "pool_maps", "whole_map"]
@@ -40,7 +40,7 @@ def draw_matrix(ax: Axes, weights: np.ndarray, chips: list[str]):
         np.ma.masked_array(weights, future_keys(len(weights))), RAMP, vmin=0, vmax=1, interpolation="nearest"
     )
     if len(chips) <= _MOST_LABELS:
-        labels = [chip if len(chip) <= _LONGEST_LABEL else chip[: _LONGEST_LABEL - 1] + "…" for chip in chips]
+        labels = [drawable(chip, _LONGEST_LABEL) for chip in chips]
         ax.set_xticks(range(len(chips)), labels, rotation=90, family="monospace", parse_math=False)
         ax.set_yticks(range(len(chips)), labels, family="monospace", parse_math=False)
     ax.xaxis.tick_top()

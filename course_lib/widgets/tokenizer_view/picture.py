@@ -5,16 +5,15 @@ from io import BytesIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import FancyBboxPatch
 
-from course_lib.plots import chip
+from course_lib.plots import chip, drawable
 
 __all__ = ["tokens_picture"]
 
 _WIDTH, _DPI, _MARGIN = 1100, 100, 24  # pixels
 _CHARACTER, _ROW, _CHIP = 9.2, 32, 22  # pixels: a monospaced character of 11 pt, a row of chips, a chip's height
-_MOST_LINES, _MOST_MERGES, _LONGEST = 6, 24, 28
+_MOST_LINES, _MOST_MERGES = 6, 24
 _QUIET, _DARK, _MUTED = "#F0F0F0", "#212121", "#666666"
 
 
@@ -33,11 +32,11 @@ def tokens_picture(result: dict, replay: dict, word: int) -> bytes:
     for number, line in enumerate(shown):
         for x, token, its_word in line:
             _draw_chip(
-                ax, x, 64 + _ROW * number, _short(token["chip"]), framed=its_word == word, dashed=token["special"]
+                ax, x, 64 + _ROW * number, drawable(token["chip"]), framed=its_word == word, dashed=token["special"]
             )
     if steps:
         cut = "" if len(steps) == len(replay["steps"]) else f", the first {_MOST_MERGES} merges"
-        _title(ax, top + 10, f"Merging {_safe(chip(replay['word']))}{cut}")
+        _title(ax, top + 10, f"Merging {drawable(chip(replay['word']))}{cut}")
         _draw_ladder(ax, top + 44, replay, steps)
     png = BytesIO()
     figure.savefig(png)
@@ -54,7 +53,7 @@ def _lines(result: dict) -> Iterator[list[tuple[float, dict, int]]]:
     words = [word for word, count in enumerate(result["words"]) for _ in range(count)]
     line, x = [], _MARGIN
     for position, (token, word) in enumerate(zip(result["tokens"], words, strict=True)):
-        width = _width(_short(token["chip"]))
+        width = _width(drawable(token["chip"]))
         if line and x + width > _WIDTH - _MARGIN:
             yield line
             line, x = [], _MARGIN
@@ -66,7 +65,7 @@ def _lines(result: dict) -> Iterator[list[tuple[float, dict, int]]]:
 
 def _draw_ladder(ax: Axes, top: float, replay: dict, steps: list[dict]) -> None:
     """Draw a row for each step; a token stands below the symbols that it was made of."""
-    chips = [[_short(replay["vocabulary"][str(index)]["chip"]) for index in step["ids"]] for step in steps]
+    chips = [[drawable(replay["vocabulary"][str(index)]["chip"]) for index in step["ids"]] for step in steps]
     widths = [_width(text) for text in chips[0]]
     labels = 300  # pixels for the rank and the pair
     scale = min(1, (_WIDTH - labels - _MARGIN - 3 * len(widths)) / sum(widths))
@@ -125,14 +124,3 @@ def _title(ax: Axes, y: float, text: str) -> None:
 
 def _width(text: str) -> float:
     return len(text) * _CHARACTER + 12
-
-
-def _short(text: str) -> str:
-    text = _safe(text)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _safe(text: str) -> str:
-    """Replace what the font lacks, such as an emoji, by a sign that it has."""
-    font = get_font(findfont("monospace"))
-    return "".join(character if font.get_char_index(ord(character)) else "\ufffd" for character in text)
