@@ -1,18 +1,17 @@
 """What is to be trained, on what, and how: the settings of a pretraining run, from Python or from a TOML file."""
 
+import math
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from course_lib.architecture import TransformerConfig
 from course_lib.architecture.attention import RopeScaling
+from course_lib.checks import check_fields
 
 __all__ = ["PretrainingConfig", "Run", "read_run", "transformer_config"]
-
-
-_MAY_BE_ZERO = ("warmup", "decay", "weight_decay", "seed")
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,12 @@ class PretrainingConfig:
     checkpoint_every: int | None = None  # steps; the first and the last state are always saved, if there is a folder
 
     def __post_init__(self):
-        _check_types(self)
-        for field, number in vars(self).items():
-            if type(number) in (int, float) and number <= 0 and (number < 0 or field not in _MAY_BE_ZERO):
-                raise ValueError(
-                    f"{field} must be {'0 or more' if field in _MAY_BE_ZERO else 'positive'}, not {number}"
-                )
+        zero = (0, math.inf)
+        check_fields(self, warmup=(0, self.n_steps), decay=(0, 1), weight_decay=zero, seed=zero)
         if self.batch_size % self.accumulation:
-            raise ValueError(f"{self.batch_size} sequences cannot be cut into {self.accumulation} equal micro-batches")
-        if self.decay > 1 or self.warmup > self.n_steps:
-            raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) must fit into {self.n_steps} steps")
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into accumulation = {self.accumulation} equal micro-batches"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,11 +92,9 @@ def transformer_config(values: dict[str, Any]) -> TransformerConfig:
     _check_names("fields of a model", values, [field.name for field in fields(TransformerConfig)])
     scaling = values.get("rope_scaling")
     try:
-        config = TransformerConfig(**values | {"rope_scaling": scaling and RopeScaling(**scaling)})
+        return TransformerConfig(**values | {"rope_scaling": scaling and RopeScaling(**scaling)})
     except TypeError as error:  # of a field that is missing, or a wrong type
         raise ValueError(f"the model's config: {str(error).partition('__init__() ')[2] or error}") from None
-    _check_types(config)
-    return config
 
 
 def _pretraining_config(values: dict[str, Any]) -> PretrainingConfig:
@@ -114,16 +107,3 @@ def _pretraining_config(values: dict[str, Any]) -> PretrainingConfig:
 def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"unknown {what}: {', '.join(unknown)}; known are {', '.join(known)}")
-
-
-def _check_types(config: TransformerConfig | PretrainingConfig) -> None:
-    for field, hint in get_type_hints(type(config)).items():
-        value = getattr(config, field)
-        if get_origin(hint) is Literal:
-            fits = value in get_args(hint)
-        else:  # an int is as good as a float; and Python counts True as an int, which we do not
-            fits = isinstance(value, hint) or (type(value) is int and isinstance(1.0, hint))
-            fits = fits and (hint is bool or not isinstance(value, bool))
-        if not fits:
-            wanted = get_args(hint) if get_origin(hint) is Literal else getattr(hint, "__name__", hint)
-            raise ValueError(f"{field} must be {wanted}, not {value!r}")

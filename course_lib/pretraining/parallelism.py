@@ -4,16 +4,20 @@ Each function plays one way of dividing the same job, and returns what every dev
 computation at a time and, beside it, one transfer at a time; whatever needs a result waits until it is there.
 """
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, get_args
+from functools import cached_property, partial
+from typing import Literal
+
+from course_lib.checks import check, check_fields
 
 __all__ = [
     "SCHEMES",
     "Job",
     "Link",
+    "Scheme",
     "Span",
     "Timeline",
     "data_parallel",
@@ -25,6 +29,8 @@ __all__ = [
 
 Lane = Literal["compute", "link"]
 Schedule = Literal["gpipe", "1f1b", "interleaved"]
+_LEAST, _MOST = 1e-30, 1e30  # seconds and bytes: nothing is beyond, and what is computed from such is finite
+_MOST_PIECES = 20_000  # of computation in one timeline: more takes seconds, and nobody can see them
 _ATTENTION = 1 / 3  # of a layer's weights and operations: 4 d² of 12 d²; the rest is the feed-forward network
 
 
@@ -37,6 +43,10 @@ class Job:
     backward: float
     gradient_bytes: float  # of the whole model
     activation_bytes: float  # between two layers, for the whole batch
+
+    def __post_init__(self):
+        work, size = (_LEAST, _MOST), (0, _MOST)
+        check_fields(self, forward=work, backward=work, gradient_bytes=size, activation_bytes=size)
 
     @classmethod
     def of_model(
@@ -59,6 +69,11 @@ class Link:
 
     speed: float
     latency: float = 5e-6
+
+    def __post_init__(self):
+        check("latency", self.latency, float, 0, _MOST)
+        if self.speed != math.inf:  # and so costs nothing
+            check("speed", self.speed, float, _LEAST, _MOST)
 
     def seconds(self, n_bytes: float, messages: int = 1) -> float:
         return n_bytes / self.speed + messages * self.latency
@@ -112,8 +127,8 @@ class Timeline:
     def idle(self) -> tuple[Span, ...]:
         """When a device computes nothing: the bubbles of a pipeline, and waiting for links or for others."""
         gaps = []
-        for device in range(self.n_devices):
-            busy = [span for span in self.spans if span.device == device and span.lane == "compute"]
+        for device, spans in enumerate(self._of_each_device()):
+            busy = [span for span in spans if span.lane == "compute"]
             ends = [0.0, *(span.end for span in busy)]
             starts = [*(span.start for span in busy), self.seconds]
             gaps += [
@@ -125,22 +140,30 @@ class Timeline:
     def in_flight(self) -> int:
         """The most pieces whose activations one device holds at once: it has been through them forward, not yet back."""
         most = 0
-        for device in range(self.n_devices):
-            events = [(span.end, 1) for span in self.spans if span.device == device and span.kind == "forward"]
-            events += [(span.end, -1) for span in self.spans if span.device == device and span.kind == "backward"]
+        for spans in self._of_each_device():
+            events = [(span.end, 1) for span in spans if span.kind == "forward"]
+            events += [(span.end, -1) for span in spans if span.kind == "backward"]
             held = 0
             for _, change in sorted(events):
                 held += change
                 most = max(most, held)
         return most
 
+    def _of_each_device(self) -> list[list[Span]]:
+        spans = [[] for _ in range(self.n_devices)]
+        for span in self.spans:
+            spans[span.device].append(span)
+        return spans
+
 
 class _Board:
     """Devices and when each is free: every span is put at the earliest time that its device and its inputs allow."""
 
-    def __init__(self, n_devices: int):
-        if n_devices < 1:
-            raise ValueError(f"there must be at least one device, not {n_devices}")
+    def __init__(self, n_devices: int, n_pieces: int):
+        check("n_devices", n_devices)
+        if n_devices * n_pieces > _MOST_PIECES:
+            pieces = f"n_devices {n_devices} × {n_pieces} pieces each, which are layers or n_microbatches,"
+            raise ValueError(f"{pieces} are more than {_MOST_PIECES:,} to draw")
         self.n_devices = n_devices
         self.spans: list[Span] = []
         self._free: dict[tuple[int, Lane], float] = defaultdict(float)
@@ -169,6 +192,8 @@ def ring_all_reduce(n_bytes: float, n_devices: int, link: Link) -> tuple[float, 
     The data is cut into n pieces that travel round a ring: n − 1 steps to add up, n − 1 to hand out, one piece a step:
     2 (n − 1) / n of the data, hardly more for many devices than for few (Patarasuk and Yuan 2009; arXiv 1802.05799).
     """
+    check("n_bytes", n_bytes, float, 0)
+    check("n_devices", n_devices)
     steps = 2 * (n_devices - 1)
     sent = steps * n_bytes / n_devices
     return sent, link.seconds(sent, steps) if steps else 0.0
@@ -180,7 +205,7 @@ def data_parallel(job: Job, n_devices: int, link: Link, *, overlap: bool = True)
     With `overlap` a layer's gradients are sent as soon as they are there, while the layers below still compute, as PyTorch's
     DistributedDataParallel does (arXiv 2006.15704); without, when all are there.
     """
-    board = _Board(n_devices)
+    board = _Board(n_devices, job.n_layers)
     forward, backward = (seconds / job.n_layers / n_devices for seconds in (job.forward, job.backward))
     for layer in range(job.n_layers):
         ends = [board.run(device, "compute", "forward", layer, forward) for device in range(n_devices)]
@@ -200,7 +225,7 @@ def tensor_parallel(job: Job, n_devices: int, link: Link) -> Timeline:
     Attention and feed-forward network each end in a sum over the devices, forward and backward: four all-reduces a layer, of
     all activations, and nobody can go on before they are done.
     """
-    board = _Board(n_devices)
+    board = _Board(n_devices, job.n_layers)
     sent, seconds = ring_all_reduce(job.activation_bytes, n_devices, link)
     ends = [0.0] * n_devices
     layers = range(job.n_layers)
@@ -224,12 +249,13 @@ def pipeline_parallel(
     device two shorter pieces of the model, half a model apart: half the bubble, twice the sending; it needs micro-batches in
     multiples of the devices. The bubble, in units of the time computed, is (n − 1) / micro-batches, half of it interleaved.
     """
-    if schedule not in get_args(Schedule):
-        raise ValueError(f"schedule must be one of {get_args(Schedule)}, not {schedule!r}")
+    check("schedule", schedule, Schedule)
+    check("n_devices", n_devices)
+    check("n_microbatches", n_microbatches)
     chunks = 2 if schedule == "interleaved" and n_devices > 1 else 1
-    if n_microbatches < 1 or (chunks > 1 and n_microbatches % n_devices):
+    if chunks > 1 and n_microbatches % n_devices:
         raise ValueError(f"{n_microbatches} micro-batches: interleaving needs a multiple of the {n_devices} devices")
-    board = _Board(n_devices)
+    board = _Board(n_devices, chunks * n_microbatches)
     stages = n_devices * chunks
     pieces = stages * n_microbatches
     work = {"forward": job.forward / pieces, "backward": job.backward / pieces}
@@ -245,8 +271,8 @@ def pipeline_parallel(
                 receiver = stage + (1 if kind == "forward" else -1)
                 is_sent = receiver in range(stages) and n_devices > 1
                 there[kind, part, stage] = board.run(device, "link", "send", part, transfer, end) if is_sent else end
-    sends = max(sum(span.kind == "send" and span.device == d for span in board.spans) for d in range(n_devices))
-    return board.timeline(job, sends * job.activation_bytes / n_microbatches)
+    sends = Counter(span.device for span in board.spans if span.kind == "send")
+    return board.timeline(job, max(sends.values(), default=0) * job.activation_bytes / n_microbatches)
 
 
 def _ready(there: dict, stages: int, kind: str, part: int, stage: int) -> float | None:
@@ -279,9 +305,8 @@ def expert_parallel(job: Job, n_devices: int, link: Link, *, imbalance: float = 
     the busiest device over the mean, 1 to 2: all wait for it. Who that is changes from layer to layer. What is no expert is
     held by all, and its gradients are summed at the end.
     """
-    if not 1 <= imbalance <= 2:
-        raise ValueError(f"imbalance is the busiest device's load over the mean, 1 to 2, not {imbalance}")
-    board = _Board(n_devices)
+    check("imbalance", imbalance, float, 1, 2)
+    board = _Board(n_devices, job.n_layers)
     sent = job.activation_bytes / n_devices * (n_devices - 1) / n_devices  # a device's tokens, but for those it keeps
     exchange = link.seconds(sent, n_devices - 1) if n_devices > 1 else 0.0
     ends = [0.0] * n_devices
@@ -311,10 +336,26 @@ def _loads(n_devices: int, imbalance: float, layer: int) -> list[float]:
     return [imbalance - 2 * (imbalance - 1) * ((d + 3 * layer) % n_devices) / (n_devices - 1) for d in range(n_devices)]
 
 
-SCHEMES: dict[str, Callable[..., Timeline]] = {
-    "data": data_parallel,
-    "tensor": tensor_parallel,
-    "pipeline": pipeline_parallel,
-    "expert": expert_parallel,
+@dataclass(frozen=True)
+class Scheme:
+    """A way of dividing the work: what it is called, the function that plays it, and which of its options may be chosen."""
+
+    title: str
+    play: Callable[..., Timeline]  # of a job, n_devices, a link, and the options
+    options: tuple[str, ...] = ()
+
+
+def _pipeline(title: str, schedule: Schedule) -> Scheme:
+    return Scheme(f"pipeline, {title}", partial(pipeline_parallel, schedule=schedule), ("n_microbatches",))
+
+
+SCHEMES = {
+    "data": Scheme("data parallel, gradients sent at the end", partial(data_parallel, overlap=False)),
+    "overlap": Scheme("data parallel, gradients sent meanwhile", partial(data_parallel, overlap=True)),
+    "tensor": Scheme("tensor parallel", tensor_parallel),
+    "gpipe": _pipeline("GPipe", "gpipe"),
+    "1f1b": _pipeline("1F1B", "1f1b"),
+    "interleaved": _pipeline("interleaved", "interleaved"),
+    "expert": Scheme("expert parallel", expert_parallel, ("imbalance",)),
 }
-"""The name of each way of dividing the work -> the function that plays it."""
+"""Every way, by its short name."""

@@ -6,7 +6,7 @@ Everything here is a formula and takes no time: plan before you compute. The tes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig
 from course_lib.architecture.accounting import step_flops
+from course_lib.checks import check, check_fields
 
 __all__ = [
     "CHINCHILLA",
@@ -114,8 +115,8 @@ def _fit(sizes: list[Sequence[float]], losses: Sequence[float]) -> tuple[float, 
     kinds, runs = logs.shape
     if runs != len(wanted) or runs < 1 + 2 * kinds:
         raise ValueError(f"{runs} sizes and {len(wanted)} losses: give as many of both, and {1 + 2 * kinds} or more")
-    if not (logs > 0).all() or not (wanted > 0).all():
-        raise ValueError("sizes and losses must be above 0: their logarithms are fitted")
+    if not all(((numbers > 0) & numbers.isfinite()).all() for numbers in (logs, wanted)):
+        raise ValueError("sizes and losses must be above 0 and finite: their logarithms are fitted")
     logs, wanted = logs.log(), wanted.log()
     centres = logs.mean(1, keepdim=True)  # counted from their middle, scale and exponent hardly depend on each other
 
@@ -202,8 +203,9 @@ def state_bytes(parameters: float, precision: Precision, stage: int, n_data: int
     Stage 0 keeps everything on every GPU; 1 splits the optimizer's states among them, 2 the gradients too, 3 the weights too
     (PyTorch's FSDP).
     """
-    if stage not in range(4) or n_data < 1:
-        raise ValueError(f"stage must be 0 to 3 and n_data at least 1, not {stage} and {n_data}")
+    check("parameters", parameters, float, 0)
+    check("stage", stage, int, 0, 3)
+    check("n_data", n_data)
     return {
         "weights": parameters * precision.weights / (n_data if stage == 3 else 1),
         "gradients": parameters * precision.gradients / (n_data if stage >= 2 else 1),
@@ -220,14 +222,18 @@ def activation_bytes(
     feed-forward network 4 h wide and with dropout. The second term is the attention matrices; recomputing "attention" (as
     FlashAttention does) drops it. Recomputing whole "layers" keeps only what enters each: 2·s·b·h, for a third more operations.
     """
-    if recompute not in get_args(Recompute):
-        raise ValueError(f"recompute must be one of {get_args(Recompute)}, not {recompute!r}")
+    sizes = (n_layers, d_model, n_heads, positions, sequences)
+    for name, size in zip(("n_layers", "d_model", "n_heads", "positions", "sequences"), sizes, strict=True):
+        check(name, size)
+    check("recompute", recompute, Recompute)
     matrices = 5 * n_heads * positions / d_model
     factor = {"nothing": 34 + matrices, "attention": 34, "layers": 2}[recompute]
     return n_layers * positions * sequences * d_model * factor
 
 
 # ---------------------------------------------------------------- a run
+
+_MOST = 1e30  # parameters, tokens or dollars: nothing is beyond, and the product of some such numbers is finite
 
 
 @dataclass(frozen=True)
@@ -278,14 +284,12 @@ class Run:
     price: float = 2.0  # dollars a GPU hour
 
     def __post_init__(self):
-        for name in ("parameters", "tokens", "n_gpus", "tensor", "pipeline", "expert", "mfu"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        amount, part = (1, _MOST), (0, self.parameters)  # of which the check comes first
+        limits = {"parameters": amount, "tokens": amount, "active": (1, self.parameters), "expert_parameters": part}
+        check_fields(self, **limits, stage=(0, 3), mfu=(1e-6, 1), price=(0, _MOST))
         for name, known in (("gpu", GPUS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if self.mfu > 1:
-            raise ValueError(f"mfu is a share of 1, not {self.mfu}")
         if self.n_gpus % (self.tensor * self.pipeline * self.expert):
             split = f"{self.tensor} × {self.pipeline} × {self.expert}"
             raise ValueError(f"{self.n_gpus} GPUs do not divide into groups of tensor × pipeline × expert = {split}")

@@ -18,16 +18,8 @@ from course_lib.pretraining.parallelism import (
 
 JOB = Job(n_layers=4, forward=4.0, backward=8.0, gradient_bytes=400.0, activation_bytes=80.0)
 SLOW, FREE = Link(100.0, 0.0), Link(float("inf"), 0.0)
-VARIANTS = [
-    ("data", {"overlap": True}),
-    ("data", {"overlap": False}),
-    ("tensor", {}),
-    ("pipeline", {"schedule": "gpipe"}),
-    ("pipeline", {"schedule": "1f1b"}),
-    ("pipeline", {"schedule": "interleaved"}),
-    ("expert", {"imbalance": 1.5}),
-]
-ALL = pytest.mark.parametrize(("scheme", "options"), VARIANTS)
+OPTIONS = {"expert": {"imbalance": 1.5}}
+ALL = pytest.mark.parametrize(("scheme", "options"), [(name, OPTIONS.get(name, {})) for name in SCHEMES])
 
 
 # ---------------------------------------------------------------- what holds for every scheme
@@ -36,7 +28,7 @@ ALL = pytest.mark.parametrize(("scheme", "options"), VARIANTS)
 @ALL
 @pytest.mark.parametrize("link", [SLOW, FREE])
 def test_no_device_does_two_things_at_once_and_all_work_is_done(scheme, options, link):
-    timeline = SCHEMES[scheme](JOB, 4, link, **options)
+    timeline = SCHEMES[scheme].play(JOB, 4, link, **options)
     for device in range(4):
         for lane in ("compute", "link"):
             spans = [span for span in timeline.spans if (span.device, span.lane) == (device, lane)]
@@ -47,7 +39,7 @@ def test_no_device_does_two_things_at_once_and_all_work_is_done(scheme, options,
 
 @ALL
 def test_computing_and_idling_fill_every_device_to_the_end(scheme, options):
-    timeline = SCHEMES[scheme](JOB, 4, SLOW, **options)
+    timeline = SCHEMES[scheme].play(JOB, 4, SLOW, **options)
     computed = sum(span.seconds for span in timeline.spans if span.lane == "compute")
     idle = sum(span.seconds for span in timeline.idle)
     assert computed + idle == pytest.approx(4 * timeline.seconds)
@@ -56,21 +48,23 @@ def test_computing_and_idling_fill_every_device_to_the_end(scheme, options):
 
 @ALL
 def test_one_device_takes_what_the_job_takes(scheme, options):
-    timeline = SCHEMES[scheme](JOB, 1, SLOW, **options | ({"imbalance": 1.0} if scheme == "expert" else {}))
+    timeline = SCHEMES[scheme].play(JOB, 1, SLOW, **options | ({"imbalance": 1.0} if scheme == "expert" else {}))
     assert timeline.seconds == pytest.approx(JOB.seconds)
     assert timeline.sent == 0 and not timeline.idle
 
 
 @ALL
 def test_twice_the_devices_is_not_half_the_time(scheme, options):
-    two, four = (SCHEMES[scheme](JOB, n, SLOW, **options) for n in (2, 4))
+    two, four = (SCHEMES[scheme].play(JOB, n, SLOW, **options) for n in (2, 4))
     assert four.seconds > two.seconds / 2
     assert four.efficiency < two.efficiency < 1
 
 
 @ALL
 def test_a_faster_link_never_makes_it_slower(scheme, options):
-    times = [SCHEMES[scheme](JOB, 4, Link(speed, 0.0), **options).seconds for speed in (10, 100, 1000, float("inf"))]
+    times = [
+        SCHEMES[scheme].play(JOB, 4, Link(speed, 0.0), **options).seconds for speed in (10, 100, 1000, float("inf"))
+    ]
     assert times == sorted(times, reverse=True)
 
 

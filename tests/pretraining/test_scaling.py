@@ -1,5 +1,6 @@
 """Scaling laws against their published coefficients, and the plan of a run against the figures that others published."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -63,8 +64,11 @@ def test_a_power_law_of_one_size_is_found_for_small_models_too():
 def test_what_cannot_be_fitted_is_named():
     with pytest.raises(ValueError, match="2 sizes and 2 losses"):
         fit_power_law([1e6, 1e7], [3.0, 2.0])
-    with pytest.raises(ValueError, match="above 0"):
-        fit_power_law([0, 1e6, 1e7], [4.0, 3.0, 2.0])
+    for nothing in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="above 0 and finite"):
+            fit_power_law([nothing, 1e6, 1e7], [4.0, 3.0, 2.0])
+        with pytest.raises(ValueError, match="above 0 and finite"):
+            fit_power_law([1e5, 1e6, 1e7], [4.0, 3.0, nothing])
 
 
 @pytest.mark.parametrize("law", [CHINCHILLA, REPLICATION], ids=["published", "replicated"])
@@ -106,7 +110,7 @@ def test_zero_stages_take_what_figure_1_of_the_paper_states(stage, gigabytes):
 def test_one_gpu_saves_nothing_and_stages_beyond_three_do_not_exist():
     states = [state_bytes(1e9, PRECISIONS["bfloat16"], stage, 1) for stage in range(4)]
     assert states == [{"weights": 2e9, "gradients": 2e9, "optimizer": 12e9}] * 4
-    with pytest.raises(ValueError, match="stage must be 0 to 3"):
+    with pytest.raises(ValueError, match="stage must be at least 0 and at most 3"):
         state_bytes(1e9, PRECISIONS["bfloat16"], 4, 8)
 
 
@@ -185,8 +189,10 @@ def test_guessed_shapes_are_near_those_that_were_built():
         ({"gpu": "B9000"}, "gpu must be one of A100"),
         ({"precision": "int1"}, "precision must be one of float32"),
         ({"n_gpus": 12, "tensor": 8}, "12 GPUs do not divide into groups of tensor × pipeline × expert = 8 × 1 × 1"),
-        ({"mfu": 1.2}, "mfu is a share of 1"),
-        ({"tokens": 0}, "tokens must be above 0"),
+        ({"mfu": 1.2}, "mfu must be .* at most 1, not 1.2"),
+        ({"active": 2e9}, "active"),
+        ({"stage": 4}, "stage must be at least 0 and at most 3"),
+        ({"tokens": 0}, "tokens must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, complaint):

@@ -36,7 +36,7 @@ def test_settings_that_cannot_be_are_named_and_change_nothing():
     before = view.settings, view.result
     with pytest.raises(ValueError, match="interleaving needs a multiple of the 8 devices"):
         view.set(n_devices=8)
-    with pytest.raises(ValueError, match="scheme must be one of data, overlap"):
+    with pytest.raises(ValueError, match=r"scheme must be one of \('data', 'overlap'"):
         view.set(scheme="zigzag")
     with pytest.raises(ValueError, match="no such setting: colour"):
         view.set(colour="red")

@@ -43,7 +43,7 @@ def test_settings_that_cannot_be_are_named_and_change_nothing():
     before = planner.settings, planner.result
     with pytest.raises(ValueError, match="8 GPUs do not divide into groups"):
         planner.set(tensor=16)
-    with pytest.raises(ValueError, match="the examples are A first model, Llama 3 405B, DeepSeek-V3"):
+    with pytest.raises(ValueError, match=r"example must be one of \('A first model', 'Llama 3 405B', 'DeepSeek-V3'"):
         planner.set(example="GPT-7")
     assert (planner.settings, planner.result) == before
 

@@ -1,31 +1,16 @@
 """ParallelismTimeline: who computes, sends and waits in one training step, for every way of dividing it."""
 
 from base64 import b64encode
+from typing import Literal
 
-from course_lib.pretraining.parallelism import (
-    Job,
-    Link,
-    Timeline,
-    data_parallel,
-    expert_parallel,
-    pipeline_parallel,
-    tensor_parallel,
-)
+from course_lib.checks import check
+from course_lib.pretraining.parallelism import SCHEMES, Job, Link, Timeline
 from course_lib.widgets.parallelism_timeline.picture import timeline_picture
 from course_lib.widgets.shared.base import module, style_sheet
 from course_lib.widgets.shared.settings import SettingsWidget
 
-__all__ = ["SCHEMES", "ParallelismTimeline"]
+__all__ = ["ParallelismTimeline"]
 
-SCHEMES = {
-    "data": "data parallel, gradients sent at the end",
-    "overlap": "data parallel, gradients sent meanwhile",
-    "tensor": "tensor parallel",
-    "gpipe": "pipeline, GPipe",
-    "1f1b": "pipeline, 1F1B",
-    "interleaved": "pipeline, interleaved",
-    "expert": "expert parallel",
-}
 DEVICES = (1, 2, 4, 8)
 
 
@@ -65,17 +50,14 @@ class ParallelismTimeline(SettingsWidget):
         return self._play(self.settings)
 
     def _play(self, settings: dict) -> Timeline:
-        scheme, n_devices = settings["scheme"], settings["n_devices"]
-        if scheme not in SCHEMES:
-            raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
-        shared = self._job, n_devices, Link(settings["link"] * 1e9)
-        if scheme in ("data", "overlap"):
-            return data_parallel(*shared, overlap=scheme == "overlap")
-        if scheme == "tensor":
-            return tensor_parallel(*shared)
-        if scheme == "expert":
-            return expert_parallel(*shared, imbalance=settings["imbalance"])
-        return pipeline_parallel(*shared, n_microbatches=settings["n_microbatches"], schedule=scheme)
+        check("scheme", settings["scheme"], Literal[tuple(SCHEMES)])
+        check("n_devices", settings["n_devices"])
+        check("n_microbatches", settings["n_microbatches"])
+        check("link", settings["link"], float, 1e-6, 1e6)
+        check("imbalance", settings["imbalance"], float, 1, 2)
+        scheme = SCHEMES[settings["scheme"]]
+        options = {name: settings[name] for name in scheme.options}
+        return scheme.play(self._job, settings["n_devices"], Link(settings["link"] * 1e9), **options)
 
     def _compute(self, settings: dict) -> dict:
         timeline = self._play(settings)
@@ -101,11 +83,11 @@ class ParallelismTimeline(SettingsWidget):
     def __repr__(self) -> str:
         devices, result = self.settings["n_devices"], self.result
         return (
-            f"ParallelismTimeline: {SCHEMES[self.settings['scheme']]}, {devices} device{'s' * (devices != 1)}, "
+            f"ParallelismTimeline: {SCHEMES[self.settings['scheme']].title}, {devices} device{'s' * (devices != 1)}, "
             f"{result['speedup']:.3g} times as fast as one"
         )
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        picture = timeline_picture(self.timeline, SCHEMES[self.settings["scheme"]])
+        picture = timeline_picture(self.timeline, SCHEMES[self.settings["scheme"]].title)
         return data | {"image/png": b64encode(picture).decode("ascii")}, metadata

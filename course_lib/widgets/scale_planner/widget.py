@@ -2,7 +2,9 @@
 
 from base64 import b64encode
 from dataclasses import asdict, fields
+from typing import Literal
 
+from course_lib.checks import check
 from course_lib.pretraining.scaling import GPUS, PUBLISHED, REPLICATION, Plan, Run, plan
 from course_lib.widgets.scale_planner.picture import planner_picture
 from course_lib.widgets.shared.base import module, style_sheet
@@ -51,6 +53,7 @@ class ScalePlanner(SettingsWidget):
         if "example" in changes:
             changes = asdict(self._example(changes["example"])) | changes
         elif "parameters" in changes:
+            check("parameters", changes["parameters"], float)
             ratio = changes["parameters"] / self.settings["parameters"]
             kept = {name: self.settings[name] for name in ("active", "expert_parameters") if self.settings[name]}
             changes = (
@@ -59,8 +62,7 @@ class ScalePlanner(SettingsWidget):
         super().set(**changes)
 
     def _example(self, name: str) -> Run:
-        if name not in _RUNS:
-            raise ValueError(f"the examples are {', '.join(_RUNS)}, not {name!r}")
+        check("example", name, Literal[tuple(_RUNS)])
         return _RUNS[name]
 
     def _compute(self, settings: dict) -> dict:
