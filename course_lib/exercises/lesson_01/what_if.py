@@ -1,26 +1,16 @@
 """Exercise 01.5: what the attention sink is worth, measured on the real model."""
 
-import functools
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from course_lib import checkpoints
+from course_lib.exercises.real_model import TEXT_IN_A_CELL, bits_per_token, lesson_names, text_ids
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["WHAT_IF"]
 
-_TEXT = """\
-Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
-network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
-the network keeps all of its vectors and chooses, at every step, which of them to read."""
-# in a cell, the same text in lines of at most 100 characters
-_SHOWN = _TEXT.replace(" Before", " \\\nBefore").replace(" fit was", " \\\nfit was")
 _EXPERIMENT = f'''\
 text = """\\
-{_SHOWN}"""
+{TEXT_IN_A_CELL}"""
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, query)
 # True: each query sees itself and the 15 keys before it; the model hides the future by itself
 n = ids.shape[1]
@@ -28,36 +18,13 @@ window = torch.ones(n, n, dtype=torch.bool, device=device).triu(-15)  # (query, 
 '''
 
 
-def _once_per_mask(model: Callable) -> Callable:
-    """Return `model` with a memory: the known wrong versions mostly differ in what they do with the same logits."""
-    seen = {}
-
-    def run(ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        visible = torch.ones(ids.shape[1], ids.shape[1]).tril().bool()
-        key = tuple(ids.flatten().tolist()), (visible if mask is None else visible & mask.cpu()).numpy().tobytes()
-        if key not in seen:
-            seen[key] = model(ids, mask=mask)
-        return seen[key]
-
-    return run
-
-
-@functools.cache
-def _real_model() -> dict[str, object]:
-    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
-    device = model.embedding.weight.device
-    return {"model": _once_per_mask(model), "tokenizer": tokenizer, "device": device}
-
-
 def _sink_bits() -> float:
-    names = _real_model()
-    model, ids = names["model"], torch.tensor([names["tokenizer"].encode(_TEXT)], device=names["device"])
+    model, ids = lesson_names()["model"], text_ids()
     position = torch.arange(ids.shape[1], device=ids.device)
     near = position[:, None] - position < 16
 
     def bits(mask: Tensor) -> float:
-        chances = model(ids, mask=mask)[0].float().cpu().softmax(dim=-1)
-        return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:])) / (ids.shape[1] - 1)
+        return bits_per_token(model(ids, mask=mask))
 
     return bits(near) - bits(near | (position == 0))
 
@@ -87,7 +54,7 @@ WHAT_IF = Exercise(
     answer="sink_bits",
     results=("sink_bits",),
     expected=_sink_bits,
-    names=_real_model,
+    names=lesson_names,
     tolerance=0.05,
     stub=f"""\
 {_EXPERIMENT}# model(ids, mask=window) returns the logits (1, query, vocab) of the next tokens. Compare it

@@ -5,68 +5,38 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from course_lib import checkpoints
-from course_lib.architecture import TransformerLM
+from course_lib.exercises.real_model import bits_per_token, lesson_names, text_ids
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["WHAT_IF"]
-
-_TEXT = """\
-Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
-network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
-the network keeps all of its vectors and chooses, at every step, which of them to read."""  # the lesson's own text
-
-
-@functools.cache
-def _real_model() -> tuple[TransformerLM, Tensor]:
-    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
-    return model, torch.tensor([tokenizer.encode(_TEXT)], device=model.embedding.weight.device)
-
-
-def _bits(logits: Tensor, ids: Tensor) -> float:
-    chances = logits[0].float().softmax(dim=-1)
-    return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:])) / (ids.shape[1] - 1)
 
 
 @functools.cache
 @torch.inference_mode()
 def _cost_with_mean_weights() -> float:
     """Average the rows of the matrices themselves: the mean of three products is the product with the mean matrix."""
-    model, ids = _real_model()
+    model, ids = lesson_names()["model"].whole, text_ids()
     changed = {}
     for layer, block in enumerate(model.blocks):
         q, *kv = block.attention.qkv.weight.float().split([576, 192, 192])
         means = [part.view(3, 64, -1).mean(dim=0).repeat(3, 1) for part in kv]
         changed[f"blocks.{layer}.attention.qkv.weight"] = torch.cat([q, *means]).to(block.attention.qkv.weight.dtype)
-    return _bits(functional_call(model, changed, (ids,)), ids) - _bits(model(ids), ids)
+    return bits_per_token(functional_call(model, changed, (ids,))) - bits_per_token(model(ids))
 
 
-@functools.cache
-def _lesson_names() -> dict[str, object]:
-    """Return `bits_with`, as the lesson defines it, with a memory: most wrong versions do the same with the same hooks."""
-    model, ids = _real_model()
-    losses = {}
-    probe = torch.randn(1, 2, 960, generator=torch.Generator().manual_seed(0))
-
-    @torch.inference_mode()
-    def bits_with(hook: Callable | None = None) -> float:
-        changed = None if hook is None else hook(None, None, probe.clone())
-        key = None if changed is None else changed.numpy().tobytes()
-        if key not in losses:
-            projections = [block.attention.qkv for block in model.blocks] if key else []
-            handles = [projection.register_forward_hook(hook) for projection in projections]
-            try:
-                losses[key] = F.cross_entropy(model(ids)[0, :-1].float(), ids[0, 1:]).item() / math.log(2)
-            finally:
-                for handle in handles:
-                    handle.remove()
-        return losses[key]
-
-    return {"bits_with": bits_with}
+def _bits_with(hook: Callable | None = None) -> float:
+    """Return the loss in bits per token with `hook` behind every layer's projection, as the lesson's `bits_with` does."""
+    model, ids = lesson_names()["model"], text_ids()
+    projections = [block.attention.qkv for block in model.blocks] if hook else []
+    handles = [projection.register_forward_hook(hook) for projection in projections]
+    try:
+        return F.cross_entropy(model(ids)[0, :-1].float(), ids[0, 1:]).item() / math.log(2)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _measured(
@@ -95,8 +65,8 @@ WHAT_IF = Exercise(
     answer="mqa_bits",
     results=("mqa_bits",),
     expected=_cost_with_mean_weights,
-    names=_lesson_names,
-    tolerance=0.015,  # the loss itself and the cost with key/value head 0 for all lie 2 % apart
+    names=lambda: {"bits_with": _bits_with},
+    tolerance=0.008,  # the mean of the wrong parts comes within 0.83 %; in bfloat16 the two roads lie 0.4 % apart
     stub="""\
 # In every layer, the last axis of `out` (batch, position, 960) holds 9 queries, 3 keys and
 # 3 values of 64 numbers each. Replace each of the three keys by the mean of the three,

@@ -1,44 +1,14 @@
 """Exercise 03.5: what if a layer were left out?"""
 
 import functools
-import math
 
 import torch
-from torch import Tensor
 from torch.func import functional_call
 
-from course_lib import checkpoints
-from course_lib.architecture import TransformerLM
+from course_lib.exercises.real_model import TEXT_IN_A_CELL, bits_per_token, lesson_names, text_ids
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["WHAT_IF", "bits_without"]
-
-_TEXT = """\
-Attention is a mechanism that lets every position of a sequence look at every other position. Before it, a recurrent
-network had to carry everything it had read in one vector of fixed size, and whatever did not fit was lost. With attention
-the network keeps all of its vectors and chooses, at every step, which of them to read."""  # the text of lessons 01 and 02
-
-
-@functools.cache
-def _real_model() -> dict[str, object]:
-    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
-    return {"model": _Remembering(model), "tokenizer": tokenizer, "device": model.embedding.weight.device}
-
-
-class _Remembering:
-    """The model with a memory: the known wrong versions mostly differ in what they do with the same logits."""
-
-    def __init__(self, model: TransformerLM):
-        self.blocks, self.whole = model.blocks, model
-        self._seen = {}
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        left_out = tuple(layer for layer, block in enumerate(self.blocks) if block._forward_hooks)
-        key = tuple(ids.flatten().tolist()), left_out
-        if key not in self._seen:
-            with torch.inference_mode():
-                self._seen[key] = self.whole(ids)
-        return self._seen[key]
 
 
 @functools.cache
@@ -48,27 +18,23 @@ def bits_without(layer: int | None) -> float:
 
     Not by a hook: the two matrices with which the layer writes into the stream are made zero.
     """
-    names = _real_model()
-    model, ids = names["model"].whole, torch.tensor([names["tokenizer"].encode(_TEXT)], device=names["device"])
+    model = lesson_names()["model"].whole
     writing = ("attention.output.weight", "feed_forward.down.weight")
     silent = {
         name: torch.zeros_like(weight)
         for name, weight in model.named_parameters()
         if name.startswith(f"blocks.{layer}.") and name.endswith(writing)
     }
-    chances = functional_call(model, silent, (ids,))[0].float().cpu().softmax(dim=-1)
-    return -sum(math.log2(chances[at, token]) for at, token in enumerate(ids[0, 1:].tolist())) / (ids.shape[1] - 1)
+    return bits_per_token(functional_call(model, silent, (text_ids(),)))
 
 
 def _rise_without_layer_15() -> float:
     return bits_without(15) - bits_without(None)
 
 
-# in a cell, the same text in lines of at most 100 characters
-_SHOWN = _TEXT.replace(" Before", " \\\nBefore").replace(" fit was", " \\\nfit was")
 _EXPERIMENT = f'''\
 text = """\\
-{_SHOWN}"""
+{TEXT_IN_A_CELL}"""
 ids = torch.tensor([tokenizer.encode(text)], device=device)  # (1, position)
 '''
 
@@ -106,7 +72,7 @@ WHAT_IF = Exercise(
     answer="skip_bits",
     results=("skip_bits",),
     expected=_rise_without_layer_15,
-    names=_real_model,
+    names=lesson_names,
     tolerance=0.1,  # in bfloat16, on a GPU, the cost is some 4 % smaller; that of the layer below is 25 % larger
     stub=f"""\
 {_EXPERIMENT}{_leaving_out(15)}# By how many bits per token does the mean loss on this text rise

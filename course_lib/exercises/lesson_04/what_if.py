@@ -9,7 +9,6 @@ from course_lib.exercises.registry import Exercise, Mistake
 __all__ = ["WHAT_IF", "bits_a_character"]
 
 
-@torch.inference_mode()
 def bits_a_character(times: int) -> float:
     """Return the loss on the passages that the text holds `times` times: character by character, in plain numbers."""
     from course_lib.pretraining.memorisation import (
@@ -18,8 +17,10 @@ def bits_a_character(times: int) -> float:
 
     planted = planted_model()
     ids = planted.passages[times]
+    with torch.inference_mode():  # not around `planted_model`, which trains when it is called first
+        chances = planted.model(ids).float().softmax(dim=-1)
     costs = []
-    for passage, probabilities in zip(ids.tolist(), planted.model(ids).float().softmax(dim=-1).tolist(), strict=True):
+    for passage, probabilities in zip(ids.tolist(), chances.tolist(), strict=True):
         costs += [-math.log2(probabilities[at][character]) for at, character in enumerate(passage[1:])]
     return sum(costs) / len(costs)
 
