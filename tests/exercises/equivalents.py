@@ -1,0 +1,99 @@
+"""The mutants of each exercise's solution that pass its check, by the reason why they are right answers."""
+
+__all__ = ["EQUIVALENT"]
+
+_AXES = "the same two axes, exchanged"
+_WIDTH = "queries, keys (and, where heads are split, values) have the same d"
+_SCORES = "scores = q @ k.transpose({}) / math.sqrt({}.shape[-1])"
+_SPLIT = "q, k, v = ((x @ w).view(batch, position, n_heads, -1).transpose({}) for w in (w_q, w_k, w_v))"
+_JOIN = "return out.transpose({}).reshape(batch, position, -1) @ w_o"
+_SHARE = "k, v = (kv.repeat_interleave(q.shape[1] // {}.shape[1], dim=1) for kv in (k, v))"
+_KEPT = "kept = torch.zeros_like({}).scatter({}, order, likeliest * keep)"
+_LOSS = "return F.cross_entropy({}, {}) / math.log(2)"
+
+_ONE_TEXT = {
+    "the batch is of one text, so the first is the last": {
+        _LOSS.format("logits[-1, :-1].float()", "ids[0, 1:]"),
+        _LOSS.format("logits[0, :-1].float()", "ids[-1, 1:]"),
+    },
+    "logits are in float32 already; on a GPU, in bfloat16, it is a matter of digits": {
+        _LOSS.format("logits[0, :-1]", "ids[0, 1:]"),
+    },
+}
+_NO_ITEM = "a tensor with one number counts as the number"
+
+EQUIVALENT: dict[str, dict[str, set[str]]] = {
+    "01.2": {_AXES: {_SCORES.format("-1, -2", "q")}, _WIDTH: {_SCORES.format("-2, -1", "k")}},
+    "01.3": {_AXES: {_SCORES.format("-1, -2", "q")}, _WIDTH: {_SCORES.format("-2, -1", "k")}},
+    "01.4": {
+        "a row broadcasts against a column with or without an axis of 1 before it": {
+            "distance = position[:, None] - position",
+            "distance = position[:, None] - position[:,]",
+            "distance = position[:, None] - position[None,]",
+        }
+    },
+    "01.5": _ONE_TEXT | {_NO_ITEM: {"sink_bits = bits(model(ids, mask=window)) - bits(model(ids, mask=with_sink))"}},
+    "02.2": {
+        _AXES: {
+            *(_SPLIT.format(axes) for axes in ("2, 1", "1, -2")),
+            *(_SCORES.format(axes, "q") for axes in ("-1, -2", "2, -1")),
+            *(_JOIN.format(axes) for axes in ("2, 1", "1, -2")),
+        },
+        _WIDTH: {_SCORES.format("-2, -1", "k"), _SCORES.format("-2, -1", "v")},
+    },
+    "02.3": {
+        "axis 2 of 4 is the one before the last": {
+            "angle = torch.arange(x.shape[-2])[:, None] * theta ** (-2 * torch.arange(half) / x.shape[-1])"
+        }
+    },
+    "02.4": {
+        _AXES: {_SCORES.format(axes, "q") for axes in ("-1, -2", "2, -1")},
+        _WIDTH: {_SCORES.format("-2, -1", "k"), _SCORES.format("-2, -1", "v")},
+        "keys and values have the same number of heads": {_SHARE.format("kv"), _SHARE.format("v")},
+    },
+    "02.5": {
+        "keys and values have the same shape": {
+            "keys = keys.mean(dim=2, keepdim=True).expand_as(values)",
+            "values = values.mean(dim=2, keepdim=True).expand_as(keys)",
+        },
+        "axis 2 of 4 is the one before the last": {
+            "queries, keys, values = out.unflatten(-1, (15, 64)).split([9, 3, 3], dim=-2)",
+            "keys = keys.mean(dim=-2, keepdim=True).expand_as(keys)",
+            "values = values.mean(dim=-2, keepdim=True).expand_as(values)",
+            "return torch.cat([queries, keys, values], dim=-2).flatten(2)",
+            "return torch.cat([queries, keys, values], dim=2).flatten(-2)",
+        },
+    },
+    "03.4": {
+        "logits have one axis: the first is the last": {
+            "probabilities = logits.softmax(dim=-1)",
+            "keep = likeliest.cumsum(dim=-1) - likeliest < p",
+            _KEPT.format("likeliest", -1),
+        },
+        "`order` holds every index, so every entry is written over, and all three have one shape": {
+            "kept = likeliest.scatter(0, order, likeliest * keep)",
+            "kept = torch.ones_like(likeliest).scatter(0, order, likeliest * keep)",
+            _KEPT.format("logits", 0),
+            _KEPT.format("probabilities", 0),
+        },
+        "a sum can be exactly p only where all logits are equal (Lindemann–Weierstrass), and which of equal tokens to keep is "
+        "left open: no answer is the one right answer there": {"keep = likeliest.cumsum(dim=0) - likeliest <= p"},
+    },
+    "03.5": _ONE_TEXT | {_NO_ITEM: {"skip_bits = bits(logits) - bits(model(ids))"}},
+    "04.2": {
+        _AXES: {"losses = F.cross_entropy(predictions.transpose(2, 1), targets, reduction='none')"},
+    },
+    "04.3": {
+        "every pair's count is too high, or too low, by the same 1": {
+            "counts[pair] = counts.get(pair, 1) + n",
+            "counts[pair] = counts.get(pair, -1) + n",
+        }
+    },
+    "04.5": {"the optimizer holds the model's parameters, all of them": {"model.zero_grad()"}},
+    "04.6": {
+        _NO_ITEM: {
+            "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
+        }
+    },
+}
+"""Exercise id -> reason -> the changed lines, as `mutants` gives them."""
