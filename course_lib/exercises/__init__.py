@@ -2,6 +2,7 @@
 
 - `registry`: what an exercise is, and how an answer is checked
 - `compare`: the first difference between an answer and what was wanted
+- `real_model`: SmolLM2 with a memory, for the questions of the kind *what if*
 - `lesson_01`, `lesson_02`, `lesson_03`, `lesson_04`: a file an exercise, named after its kind (trace, repair, write, what if)
 """
 
