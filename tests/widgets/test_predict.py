@@ -59,6 +59,13 @@ def test_numbers_are_shown_short():
     assert repr(question.reveal(0.123456)) == "You said: 1,234,567 MiB. It is: 0.123 MiB."
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"), [(999.6, "1,000"), (999.4, "999"), (-999.6, "-1,000"), (99.96, "100"), (9.996, "10")]
+)
+def test_a_number_that_rounds_to_the_next_power_of_ten_is_written_in_full(number, shown):
+    assert repr(bytes_question().reveal(number)) == f"Skipped. It is: {shown} MiB."
+
+
 def test_prediction_can_change_until_the_answer_is_revealed():
     question = weights_question()
     question.prediction = "cat"

@@ -70,5 +70,13 @@ def _write(ax: Axes, matrix: Tensor, colour: str, on_ramp: bool = False) -> None
     for row, numbers in enumerate(matrix.tolist()):
         for column, number in enumerate(numbers):
             tone = "white" if on_ramp and number > 0.45 else colour
-            text = f"{number:.2g}" if abs(number) >= 0.001 or number == 0 else f"{number:.0e}"
-            ax.text(column, row, text.replace("-", "−"), ha="center", va="center", fontsize=12, color=tone)
+            ax.text(column, row, _in_words(number), ha="center", va="center", fontsize=12, color=tone)
+
+
+def _in_words(number: float) -> str:
+    """Return two significant digits, of a large number all before the point."""
+    if abs(number) >= 99.5:
+        text = f"{number:.0f}"
+    else:
+        text = f"{number:.2g}" if abs(number) >= 0.001 or number == 0 else f"{number:.0e}"
+    return text.replace("-", "−")

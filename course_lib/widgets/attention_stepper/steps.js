@@ -53,7 +53,7 @@ export const isDone = (now, row, column) => row < now.row || (row === now.row &&
 export function short(number) {
   if (number === -Infinity) return "−∞";
   const exact = String(number);
-  const rounded = Math.abs(number) < 100 ? number.toPrecision(2) : number.toFixed(0);
+  const rounded = Math.abs(number) < 99.5 ? number.toPrecision(2) : number.toFixed(0);
   const text = exact.replace("-", "").length <= 4 ? exact : rounded;
   return (text.length <= 6 ? text : number.toExponential(0).replace("e+", "e")).replaceAll("-", "−");
 }

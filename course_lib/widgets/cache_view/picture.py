@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from course_lib.plots import PALETTE
+from course_lib.widgets.shared.numbers import short
 
 __all__ = ["cache_picture"]
 
@@ -27,7 +28,7 @@ def cache_picture(schedules: dict[str, Sequence[dict]]) -> bytes:
         _draw_steps(ax, costs)
         flops, read = (sum(cost[name] for cost in costs) for name in ("flops", "cache_read"))
         ax.set_title(_TITLES[side], fontsize=14, weight="bold", loc="left", pad=30)
-        total = f"{len(costs)} tokens: {flops / 1e9:.2g} GFLOP, {read / 1e6:.2g} MB read from the cache"
+        total = f"{len(costs)} tokens: {short(flops / 1e9, 2)} GFLOP, {short(read / 1e6, 2)} MB read from the cache"
         ax.text(0, 1.02, total, transform=ax.transAxes, fontsize=12, va="bottom")
     computed = [Patch(color=_COLOURS[role], label=f"{role} computed") for role in _ROLES]
     read = [

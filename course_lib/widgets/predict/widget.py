@@ -7,6 +7,7 @@ from anywidget import AnyWidget
 from traitlets import Any, Bool, List, TraitError, Unicode, validate
 
 from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.shared.numbers import short
 
 __all__ = ["Predict"]
 
@@ -78,7 +79,7 @@ class Predict(AnyWidget):
         if self.choices:
             return value
         number = float(value)
-        digits = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+        digits = f"{number:,.0f}" if abs(number) >= 1000 else short(number)
         return f"{digits} {self.unit}".rstrip()
 
     @validate("prediction")

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from course_lib.plots import PALETTE
 from course_lib.pretraining.scaling import Run
+from course_lib.widgets.shared.numbers import short
 
 __all__ = ["planner_picture"]
 
@@ -28,7 +29,7 @@ def planner_picture(run: Run, result: dict) -> bytes:
                 ax.text(left + width / 2, stage, part[0].upper(), color="white", fontsize=12, ha="center", va="center")
             left += width
         weight = "bold" if stage == run.stage else "normal"
-        ax.text(left + 0.01 * longest, stage, f"{left:,.3g}", fontsize=12, va="center", weight=weight, bbox=_LABEL)
+        ax.text(left + 0.01 * longest, stage, short(left), fontsize=12, va="center", weight=weight, bbox=_LABEL)
     room = result["room"] / 1e9
     ax.axvline(room, color="black", linestyle="--")
     ax.text(room, -0.62, f"{run.gpu}: {room:g} GB", fontsize=12, ha="center")
@@ -43,7 +44,11 @@ def planner_picture(run: Run, result: dict) -> bytes:
     figure.legend(loc="lower left", ncols=4, fontsize=12, frameon=False, columnspacing=1.2)
     side.axis("off")
     side.text(
-        0, 0.95, f"{run.parameters / 1e9:.3g}B parameters, {run.tokens / 1e12:.3g}T tokens", fontsize=13, weight="bold"
+        0,
+        0.95,
+        f"{short(run.parameters / 1e9)}B parameters, {short(run.tokens / 1e12)}T tokens",
+        fontsize=13,
+        weight="bold",
     )
     side.text(0, 0.85, f"{run.n_gpus:,} {run.gpu}, {run.precision}, MFU {run.mfu:.0%}", fontsize=12)
     for row, (name, label) in enumerate(_FIGURES.items()):
@@ -62,4 +67,4 @@ def _in_words(number: float) -> str:
     if number >= 1e12:
         digits, exponent = f"{number:.2e}".split("e+")
         return rf"{digits} $\times$ $10^{{{exponent}}}$"
-    return f"{number / 1e6:.3g} million" if number >= 1e6 else f"{float(f'{number:.3g}'):,.10g}"
+    return f"{short(number / 1e6)} million" if number >= 1e6 else short(number)

@@ -2,6 +2,7 @@
 
 - `base`: how a widget is put together, and what it tells the browser of a token
 - `live`: what the browser asks for, answered; a whole result or the one before it
+- `numbers`: how they are written for a reader
 - `settings`: widgets whose settings the kernel answers to
 - `attention_maps`: the attention of all heads, sent and drawn
 - `curves`: a training run as curves

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from course_lib.plots import chip, drawable
+from course_lib.widgets.shared.numbers import short
 
 __all__ = ["tokens_picture"]
 
@@ -45,7 +46,7 @@ def tokens_picture(result: dict, replay: dict, word: int) -> bytes:
 
 def _headline(result: dict) -> str:
     sizes = [f"{n:,} {unit}{'s' * (n != 1)}" for unit, n in result["sizes"].items()]
-    return f"{', '.join(sizes)}: {result['sizes']['byte'] / result['sizes']['token']:.2g} bytes per token"
+    return f"{', '.join(sizes)}: {short(result['sizes']['byte'] / result['sizes']['token'], 2)} bytes per token"
 
 
 def _lines(result: dict) -> Iterator[list[tuple[float, dict, int]]]:

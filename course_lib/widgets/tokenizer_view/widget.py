@@ -9,6 +9,7 @@ from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.sentencepiece import SentencePieceTokenizer
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
 from course_lib.widgets.shared.live import LiveWidget
+from course_lib.widgets.shared.numbers import short
 from course_lib.widgets.tokenizer_view.picture import tokens_picture
 
 __all__ = ["MAX_SYMBOLS", "MAX_TOKENS", "TokenizerView"]
@@ -45,9 +46,8 @@ class TokenizerView(LiveWidget):
 
     def __repr__(self) -> str:
         sizes = ", ".join(_counted(n, unit) for unit, n in self.result["sizes"].items())
-        line = (
-            f"TokenizerView: {sizes}, {self.result['sizes']['byte'] / len(self.result['tokens']):.2g} bytes per token"
-        )
+        per_token = short(self.result["sizes"]["byte"] / len(self.result["tokens"]), 2)
+        line = f"TokenizerView: {sizes}, {per_token} bytes per token"
         if not self.replay["steps"]:
             return line
         merges, tokens = len(self.replay["steps"]) - 1, len(self.replay["steps"][-1]["ids"])
