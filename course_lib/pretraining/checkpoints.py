@@ -218,7 +218,9 @@ def restore(checkpoint: Path, model: TransformerLM, optimizers: Sequence[Optimiz
     groups = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
     owner = {weight: optimizer for optimizer, group in groups for weight in group["params"]}
     stored, numbers = _Stored(checkpoint, "optimizer"), read_state(checkpoint)["numbers"]
-    entries = {entry: tuple(entry.split("/")) for entry in [*stored.shapes, *numbers]}
+    entries = {entry: entry.partition("/")[::2] for entry in [*stored.shapes, *numbers]}
+    if odd := sorted(entry for entry, (name, what) in entries.items() if not what or name not in weights):
+        raise ValueError(f"{checkpoint} remembers of its optimizers what is no weight's here: {', '.join(odd)}")
     if frozen := sorted({name for name, _ in entries.values() if weights[name] not in owner}):
         names = ", ".join(frozen)
         raise ValueError(f"{checkpoint} has trained what is frozen here: {names}; requires_grad_() sets a weight free")

@@ -1,0 +1,158 @@
+"""The files of a checkpoint cut, flipped, doubled, swapped or gone: an error that names the file, or what is right."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_corpus import write_small_corpus
+from tiny_run import CONFIG, finish, forget, new_model
+
+from course_lib.corpora import TokenShards
+from course_lib.devices import single_thread
+from course_lib.pretraining import Trainer, list_checkpoints, load_model, optim, read_history
+from course_lib.pretraining import checkpoints as training_checkpoints
+from course_lib.pretraining.checkpoints import restore
+
+FILES = ("config.json", "history.jsonl", "state.json", "model.safetensors", "optimizer.safetensors")
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory) -> TokenShards:
+    return write_small_corpus(tmp_path_factory.mktemp("train") / "shards")
+
+
+@pytest.fixture(scope="module")
+def run(train, tmp_path_factory) -> Path:
+    """A folder with a run's checkpoints, of which the last two, of steps 3 and 4, hold all that is needed to go on."""
+    folder = tmp_path_factory.mktemp("run")
+    with single_thread():
+        finish(Trainer(new_model(), train, None, CONFIG, folder))
+    return folder
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path) -> Path:
+    """A copy of the last checkpoint, to be damaged."""
+    return Path(shutil.copytree(list_checkpoints(run)[-1], tmp_path / "step-000004"))
+
+
+def read(checkpoint: Path) -> object:
+    """All that a checkpoint holds, as its readers give it."""
+    model = new_model(5)
+    optimizers = optim.for_model(model, learning_rate=0.1, muon_learning_rate=0.1, weight_decay=0.0)
+    restore(checkpoint, model, optimizers)
+    remembered = [
+        torch.as_tensor(value).tolist()
+        for optimizer in optimizers
+        for memory in optimizer.state.values()
+        for value in memory.values()
+    ]
+    weights = [weight.tolist() for both in (model, load_model(checkpoint)) for weight in both.parameters()]
+    return weights, remembered, list(map(vars, read_history(checkpoint)))
+
+
+def damages(whole: bytes) -> Iterator[bytes]:
+    """Half of the damage is done to the beginning, where a file says what follows."""
+    places = sorted({*range(0, min(len(whole), 200), 9), *np.linspace(0, len(whole) - 1, 20, dtype=int).tolist()})
+    for place in places:
+        yield whole[:place]
+        yield whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+    yield whole + whole
+    yield whole + b"\x01"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_or_read_as_it_was(checkpoint, name):
+    file, expected = checkpoint / name, read(checkpoint)
+    for damaged in damages(file.read_bytes()):
+        file.write_bytes(damaged)
+        try:
+            found = read(checkpoint)
+        except (ValueError, OSError) as error:
+            assert name in str(error) or str(checkpoint) in str(error), error
+        else:
+            assert found == expected
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_or_swapped_file_is_named(checkpoint, run, name):
+    """Swapped: with each other file, and with that of the checkpoint before."""
+    others = [checkpoint / other for other in FILES if other != name]
+    if name != "config.json":  # which is the same in both
+        others.append(list_checkpoints(run)[-2] / name)
+    for other in others:
+        shutil.copy(list_checkpoints(run)[-1] / name, checkpoint / name)
+        shutil.copy(other, checkpoint / name)
+        with pytest.raises((ValueError, OSError)) as error:
+            read(checkpoint)
+        assert name in str(error.value) or str(checkpoint) in str(error.value), other
+    (checkpoint / name).unlink()
+    with pytest.raises((ValueError, OSError), match=re.escape(name)):
+        read(checkpoint)
+
+
+def shard(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the tensors anew as three processes would that each hold a third of the rows."""
+    for kind in ("model", "optimizer"):
+        tensors = load_file(checkpoint / f"{kind}.safetensors")
+        (checkpoint / f"{kind}.safetensors").unlink()
+        for part in range(3):
+
+            def third(tensor: torch.Tensor, part: int = part) -> tuple[torch.Tensor, int]:
+                size = -(-len(tensor) // 3)
+                return tensor[part * size : (part + 1) * size], part * size
+
+            with monkeypatch.context() as patched:
+                patched.setattr(training_checkpoints, "rows", third)
+                training_checkpoints._write_rows(checkpoint / f"{kind}-{part:05d}-of-00003.safetensors", tensors, 4)
+
+
+@pytest.mark.parametrize("kind", ["model", "optimizer"])
+def test_a_part_that_is_missing_or_doubled_is_named(checkpoint, kind, monkeypatch):
+    expected = read(checkpoint)
+    shard(checkpoint, monkeypatch)
+    assert read(checkpoint) == expected
+    part = checkpoint / f"{kind}-00001-of-00003.safetensors"
+    readers = [read, load_model] if kind == "model" else [read]
+
+    def refused(said: str) -> None:
+        for reader in readers:
+            with pytest.raises(ValueError, match=re.escape(said)):
+                reader(checkpoint)
+
+    aside = part.rename(checkpoint / "aside")
+    refused(f"lacks {part.name}")
+    for copy in (f"{kind}-00003-of-00003", f"{kind}-00001-of-00004", kind, f"{kind}-00001-of-00003 (1)"):
+        shutil.copy(aside, part)
+        shutil.copy(aside, checkpoint / f"{copy}.safetensors")
+        refused(f"{copy}.safetensors")
+        (checkpoint / f"{copy}.safetensors").unlink()
+    shutil.copy(checkpoint / f"{kind}-00000-of-00003.safetensors", part)  # rows come twice
+    refused(part.name)
+    aside.rename(part)
+    assert read(checkpoint) == expected
+
+
+def test_checkpoints_from_before_there_were_checksums_go_on_loading(run, train, tmp_path):
+    """They are noted nowhere, nor the text's fingerprint, nor which weights are frozen."""
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(list_checkpoints(folder)[-1])
+    old = list_checkpoints(folder)[-1]
+    expected = read(old)
+    forget(old, "train_fingerprint", "frozen")
+    for name in ("config.json", "history.jsonl"):
+        lines = (old / name).read_text().splitlines() if name == "history.jsonl" else [(old / name).read_text()]
+        plain = [{key: value for key, value in json.loads(line).items() if key != "checksum"} for line in lines]
+        (old / name).write_text("".join(json.dumps(line) + "\n" for line in plain))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        save_file(load_file(old / name), old / name)
+    assert read(old) == expected
+    with single_thread():
+        resumed = finish(Trainer(new_model(9), train, None, CONFIG, folder))
+    assert [report.loss for report in resumed.history] == [r.loss for r in read_history(list_checkpoints(run)[-1])]
