@@ -96,6 +96,14 @@ def test_sampling_is_refused_or_gives_a_distribution(temperature, top_k, top_p, 
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2))
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_no_numbers_are_said_to_be(wrong, temperature):
+    for logits in ([0.0, wrong, 2.0], [wrong] * 3):
+        with pytest.raises(FloatingPointError, match="the model's logits are no numbers"):
+            Sampling(temperature).draw(torch.tensor(logits))
+
+
 def batch(context_length=3, batch_size=2, seed=0, rank=0, world_size=1):
     return Batches(
         TokenArray(np.arange(20), 20), context_length, batch_size, seed=seed, rank=rank, world_size=world_size

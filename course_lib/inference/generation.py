@@ -55,7 +55,12 @@ class Sampling:
         return scores.softmax(dim=-1)
 
     def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
-        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere."""
+        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere.
+
+        FloatingPointError if they are NaN or infinite, as those of a model are whose training has diverged.
+        """
+        if not logits.max().isfinite():  # of numbers of which one is NaN, it is the largest
+            raise FloatingPointError("the model's logits are no numbers")
         if self.temperature == 0:
             return int(logits.argmax())
         return int(torch.multinomial(self.probabilities(logits).cpu(), 1, generator=generator))

@@ -1,7 +1,9 @@
 """CheckpointScrubber: what it shows against each checkpoint's own model, and what a learner does with it in a browser."""
 
 import base64
+import json
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from small_corpus import write_small_corpus
 from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.corpora import TokenShards
 from course_lib.inference.interpret import capture_attention, induction_scores
 from course_lib.plots import chip
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints, load_model, read_history
@@ -110,6 +113,24 @@ def test_saved_notebook_shows_a_picture_and_a_line_of_text_the_same_on_any_machi
     data, _ = scrubber._repr_mimebundle_()
     assert data["text/plain"] == repr(scrubber)
     assert 10_000 < len(base64.b64decode(data["image/png"])) < 200_000
+
+
+def test_a_run_that_diverged_can_be_looked_at_and_says_so(run, tmp_path):
+    folder, tokenizer = run
+    model = TransformerLM(TransformerConfig(266, 16, 2, 4, 32, 64))
+    config = PretrainingConfig(n_steps=4, batch_size=8, learning_rate=1e30, muon_learning_rate=1e30, checkpoint_every=1)
+    for _ in Trainer(model, TokenShards(folder / "train"), None, config, tmp_path):
+        pass
+    scrubber = CheckpointScrubber(list_checkpoints(tmp_path), tokenizer, TEXT, "Tom")
+    lost = next(report.step for report in read_history(list_checkpoints(tmp_path)[-1]) if not isfinite(report.loss))
+    assert f"In step {lost} the loss ceased to be a number" in scrubber.trouble
+    assert repr(scrubber).endswith(scrubber.trouble)
+    assert scrubber.result["sample"] == " [the model's logits are no numbers]"
+    assert np.isnan(scrubber.losses).all() and np.isfinite(scrubber.induction).all()
+    json.dumps(scrubber.result | {"thumbnails": ""}, allow_nan=False)
+    assert 10_000 < len(base64.b64decode(scrubber._repr_mimebundle_()[0]["image/png"])) < 200_000
+    scrubber.at = 0
+    assert np.isfinite(scrubber.losses).all() and "no numbers" not in scrubber.result["sample"]
 
 
 def test_a_head_that_attends_to_what_came_after_scores_one_and_a_uniform_one_little(monkeypatch):

@@ -1,5 +1,8 @@
 """TrainingDashboard: the same training with and without it, orders in the middle of a run, and the browser's buttons."""
 
+import base64
+import json
+import math
 import re
 import threading
 from dataclasses import replace
@@ -19,7 +22,8 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.pretraining import PretrainingConfig, Trainer
 from course_lib.tokenization import Tokenizer, train_bpe
 from course_lib.widgets import TrainingDashboard
-from course_lib.widgets.shared.curves import CURVES, curve_blocks
+from course_lib.widgets.shared.curves import CURVES, curve_blocks, divergence
+from course_lib.widgets.training_dashboard.picture import training_picture
 
 PATIENCE = 60_000  # ms: a machine that is busy with other things
 CONFIG = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=4, warmup=3)
@@ -167,6 +171,35 @@ def test_a_loss_that_is_no_number_can_be_told(shards):
     assert dashboard.progress["loss"] is None and dashboard.progress["validation_loss"] is None
 
 
+def test_a_run_that_diverges_says_so_wherever_it_is_shown_and_goes_on(shards):
+    config = replace(CONFIG, learning_rate=1e30, muon_learning_rate=1e30, warmup=0)
+    watched = trainer(shards, config)
+    dashboard = TrainingDashboard(watched, letters(), "Tom")
+    dashboard.run()
+    losses = [report.loss for report in watched.history]
+    lost = next(i for i, loss in enumerate(losses) if not math.isfinite(loss))
+    assert dashboard.state == "done" and len(losses) == 12
+    said = f"In step {lost + 1} the loss ceased to be a number (NaN or infinite). The usual cause is a learning rate"
+    assert said in dashboard.progress["trouble"] and said in repr(dashboard)
+    assert dashboard.samples[-1] == {"step": 12, "text": " [the model's logits are no numbers]"}
+    json.dumps([dashboard.progress, dashboard.samples], allow_nan=False)
+    healthy = training_picture(dict(zip(CURVES, curve_blocks(dashboard._columns), strict=True)), 12, None)
+    assert base64.b64decode(dashboard._repr_mimebundle_()[0]["image/png"]) != healthy  # which says nothing of it
+    sound = TrainingDashboard(trainer(shards), letters(), "Tom")
+    sound.run()
+    assert sound.progress["trouble"] == "" and repr(sound) == "TrainingDashboard: 12 steps"
+
+
+@pytest.mark.parametrize(
+    "losses", [[math.nan] * 3, [1.0, math.inf, math.nan], [3e38, 1e30, math.nan], [1e300, 1.0, 2.0]]
+)
+@pytest.mark.filterwarnings("error")
+def test_curves_that_leave_all_bounds_can_be_drawn(losses):
+    columns = {"loss": losses, "validation_loss": losses[::-1], "learning_rate": [1e300, 1e30, 1.0]}
+    picture = training_picture(dict(zip(CURVES, curve_blocks(columns), strict=True)), 3, None, divergence(losses))
+    assert picture.startswith(b"\x89PNG")
+
+
 def test_curves_stay_small_however_long_the_run_and_keep_means_and_extremes():
     n = 100_000
     loss = np.random.default_rng(0).random(n)
@@ -195,7 +228,7 @@ def test_without_a_browser_it_trains_to_the_end_and_leaves_a_picture(tmp_path):
 # ---------------------------------------------------------------- in the browser
 
 
-def cells(folder, n_steps: int, pace: float) -> list[str]:
+def cells(folder, n_steps: int, pace: float, learning_rate: float = 3e-3) -> list[str]:
     """Three cells: a small run of steps that take `pace` seconds each at least, and the dashboard that runs it."""
     return [
         f"""
@@ -217,7 +250,7 @@ folder = Path({str(folder)!r})
 shards = write_small_corpus(folder / "train"), write_small_corpus(folder / "held out", n_texts=4, seed=1)
 torch.manual_seed(0)
 model = TransformerLM(TransformerConfig(266, 16, 2, 2, 32, 32))
-config = PretrainingConfig(n_steps={n_steps}, batch_size=8, evaluate_every=20, warmup=4)
+config = PretrainingConfig(n_steps={n_steps}, batch_size=8, evaluate_every=20, warmup=4, learning_rate={learning_rate})
 letters = train_bpe(["Tom sees the cat."], 260)
 trainer = Slow(model, *shards, config)""",
         "dashboard = TrainingDashboard(trainer, letters, 'Tom')\ndashboard.run()",
@@ -292,6 +325,16 @@ def test_notebook_7_shows_a_run_to_its_end(open_notebook, tmp_path):
     )
     expect(button(page, "Pause")).to_be_disabled()
     screenshot(widget, "training_dashboard_notebook_7")
+
+
+def test_a_run_that_diverges_is_an_alert(open_notebook, tmp_path):
+    page = open_notebook(cells(tmp_path, n_steps=6, pace=0, learning_rate=1e30))
+    widget = page.locator(".training-dashboard")
+    expect(widget.get_by_role("status")).to_have_text("Training finished, step 6 of 6", timeout=PATIENCE)
+    expect(widget.get_by_role("alert").last).to_contain_text(re.compile(r"In step \d the loss ceased to be a number"))
+    samples = widget.get_by_role("list", name="What the model writes").get_by_role("listitem")
+    expect(samples.first).to_contain_text("Tom [the model's logits are no numbers]")
+    screenshot(widget, "training_dashboard_diverged")
 
 
 def test_the_buttons_go_with_the_kernel(page):

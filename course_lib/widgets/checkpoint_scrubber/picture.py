@@ -23,16 +23,17 @@ def scrubber_picture(
     chosen: tuple[int, int],
     weights: Tensor,
     chips: Sequence[str],
+    trouble: str = "",
 ) -> bytes:
     """Draw the losses, below them the induction scores (checkpoint, layer, head) at `steps`, and the chosen head's weights.
 
-    `chosen` is its (layer, head), `weights` (query, key) are those of the last checkpoint on tokens called `chips`. Return
-    a PNG.
+    `chosen` is its (layer, head), `weights` (query, key) are those of the last checkpoint on tokens called `chips`;
+    `trouble` is what `divergence` says. Return a PNG.
     """
     figure = Figure(figsize=(11, 5.4), dpi=100, facecolor="white")
     loss = figure.add_axes((0.07, 0.56, 0.47, 0.4))
     induction = figure.add_axes((0.07, 0.11, 0.47, 0.38), sharex=loss)
-    draw_losses(loss, curves)
+    draw_losses(loss, curves, trouble)
     loss.tick_params(labelbottom=False)
     layer, head = chosen
     for other in np.ndindex(scores.shape[1:]):

@@ -58,6 +58,7 @@ function openView(model, el) {
     head: () => model.get("head"),
     text: () => model.get("text"),
     prompt: () => model.get("prompt"),
+    trouble: () => model.get("trouble"),
     steps: () => model.get("steps"),
     curves: () => rowsOf(model.get("curves"), CURVES),
     isOff: () => false,
@@ -161,11 +162,13 @@ function timePanel(view) {
     sample("training", "training loss"),
     sample("validation", "validation loss"),
   );
+  const diverged = node("p", { className: "error", role: "alert", textContent: view.trouble() });
   const below = node("p", { className: "key-to" }, chosen, sample("others", "the other heads"));
   const element = node(
     "section",
     { className: "time" },
     node("div", { className: "at" }, said, play),
+    diverged,
     top,
     losses,
     node("div", { className: "track" }, slider),
@@ -265,9 +268,11 @@ function wordPanel(view) {
     );
     const losses = tokens.slice(1).map(({ loss }) => loss);
     const total = losses.reduce((sum, loss) => sum + loss, 0);
-    mean.textContent = losses.length
-      ? `mean ${(total / losses.length).toFixed(2)} nats a token; the first has nothing before it`
-      : "One token has nothing before it.";
+    mean.textContent = losses.includes(null)
+      ? "Where the logits are no numbers, there is no loss."
+      : losses.length
+        ? `mean ${(total / losses.length).toFixed(2)} nats a token; the first has nothing before it`
+        : "One token has nothing before it.";
     title.textContent = `Written after step ${view.steps()[at].toLocaleString("en")}`;
     sample.replaceChildren(node("span", { className: "muted", textContent: view.prompt() }), written);
   });

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from course_lib.tokenization import Tokenizer
 from course_lib.widgets.checkpoint_scrubber.picture import scrubber_picture
 from course_lib.widgets.shared.attention_maps import pool_maps, whole_map
 from course_lib.widgets.shared.base import encode_text, module, style_sheet, token_of
-from course_lib.widgets.shared.curves import CURVES, curve_blocks, write
+from course_lib.widgets.shared.curves import CURVES, curve_blocks, divergence, write
 from course_lib.widgets.shared.live import LiveWidget, Reply
 
 __all__ = ["CheckpointScrubber"]
@@ -49,6 +50,7 @@ class CheckpointScrubber(LiveWidget):
     steps = List(Int()).tag(sync=True)
     curves = Bytes().tag(sync=True)  # float32 (len(CURVES), block), of the whole run
     scores = Bytes().tag(sync=True)  # float32 (checkpoint, layer, head)
+    trouble = Unicode().tag(sync=True)  # of a run that has diverged
     prompt = Unicode().tag(sync=True)
     ramps = Bytes(attention_ramp("light").tobytes() + attention_ramp("dark").tobytes()).tag(sync=True)
 
@@ -73,6 +75,7 @@ class CheckpointScrubber(LiveWidget):
         super().__init__(
             steps=[read_state(path)["step"] for path in self._paths],
             curves=self._curves.tobytes(),
+            trouble=divergence(columns["loss"]),
             scores=self._scores.numpy().tobytes(),
             prompt=prompt,
             layer=layer,
@@ -83,8 +86,8 @@ class CheckpointScrubber(LiveWidget):
 
     @property
     def losses(self) -> list[float]:
-        """The loss on each token of the text but the first, in nats, of the checkpoint looked at."""
-        return [token["loss"] for token in self.result["tokens"][1:]]
+        """The loss on each token of the text but the first, in nats, of the checkpoint looked at; NaN if it has diverged."""
+        return [np.nan if token["loss"] is None else token["loss"] for token in self.result["tokens"][1:]]
 
     @property
     def induction(self) -> np.ndarray:
@@ -94,7 +97,8 @@ class CheckpointScrubber(LiveWidget):
     def __repr__(self) -> str:
         n, n_tokens = len(self.steps), len(self.result["tokens"])
         steps = f"steps {self.steps[0]:,} to {self.steps[-1]:,}"
-        return f"CheckpointScrubber: {n} checkpoint{'s' * (n != 1)}, {steps}, {n_tokens} token{'s' * (n_tokens != 1)}"
+        shown = f"CheckpointScrubber: {n} checkpoint{'s' * (n != 1)}, {steps}, {n_tokens} token{'s' * (n_tokens != 1)}"
+        return f"{shown}. {self.trouble}" if self.trouble else shown
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
@@ -105,6 +109,7 @@ class CheckpointScrubber(LiveWidget):
             (self.layer, self.head),
             self._capture.weights(self.layer, self.head),
             [token["chip"] for token in self.result["tokens"]],
+            self.trouble,
         )
         return data | {"image/png": b64encode(picture).decode("ascii")}, metadata
 
@@ -144,6 +149,7 @@ class CheckpointScrubber(LiveWidget):
         ids = torch.tensor(self._encode(self.text))
         capture = capture_attention(model, ids)
         losses = F.cross_entropy(capture.logits[:-1], ids[1:], reduction="none").tolist()
+        losses = [loss if isfinite(loss) else None for loss in losses]  # JSON holds no NaN
         thumbnails = pool_maps(capture.maps)
         tokens = [token_of(self._tokenizer, index) for index in ids.tolist()]
         return capture, {

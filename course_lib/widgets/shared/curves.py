@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import nan
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from course_lib.inference import Sampling, stream_text
 from course_lib.plots import PALETTE
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["CURVES", "curve_blocks", "draw_losses", "write"]
+__all__ = ["CURVES", "curve_blocks", "divergence", "draw_losses", "write"]
 
 CURVES = ("step", "loss", "lowest", "highest", "validation_loss", "learning_rate")
 MOST_BLOCKS = 512  # of steps that a curve is drawn from: as many as a picture has room for
@@ -40,22 +41,36 @@ def curve_blocks(columns: Mapping[str, Sequence[float]], most: int = MOST_BLOCKS
     evaluated = ~np.isnan(validation)
     n_evaluated = np.add.reduceat(evaluated.astype(int), starts)
     summed = np.add.reduceat(np.where(evaluated, validation, 0), starts)
-    return np.stack(
-        [
-            ends,
-            np.add.reduceat(loss, starts) / (ends - starts),
-            np.minimum.reduceat(loss, starts),
-            np.maximum.reduceat(loss, starts),
-            np.where(n_evaluated > 0, summed / np.maximum(n_evaluated, 1), nan),
-            rate[ends - 1],
-        ]
-    ).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and not drawn
+        return np.stack(
+            [
+                ends,
+                np.add.reduceat(loss, starts) / (ends - starts),
+                np.minimum.reduceat(loss, starts),
+                np.maximum.reduceat(loss, starts),
+                np.where(n_evaluated > 0, summed / np.maximum(n_evaluated, 1), nan),
+                rate[ends - 1],
+            ]
+        ).astype(np.float32)
 
 
-def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
-    """Draw the training loss with the range that single steps lie in, and the validation loss."""
+def divergence(losses: Sequence[float]) -> str:
+    """Return a sentence for a run of which a loss is no number: in which step, and the usual cause; "" if all are numbers."""
+    lost = np.flatnonzero(~np.isfinite(losses))
+    if len(lost) == 0:
+        return ""
+    return (
+        f"In step {lost[0] + 1:,} the loss ceased to be a number (NaN or infinite). The usual cause is a learning rate that is "
+        "too high, or that rises in too few steps (warmup): the weights grow beyond all bounds."
+    )
+
+
+def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray], trouble: str = "") -> None:
+    """Draw the training loss with the range that single steps lie in, and the validation loss; write `trouble` over them."""
+    curves = {name: np.where(np.isfinite(row), row, nan) for name, row in curves.items()}
     ax.fill_between(curves["step"], curves["lowest"], curves["highest"], color=_LEARNER, alpha=0.2, linewidth=0)
     ax.plot(curves["step"], curves["loss"], color=_LEARNER, linewidth=2, label="training")
+    ax.text(0.5, 0.5, fill(trouble, 60), transform=ax.transAxes, fontsize=12, weight="bold", ha="center", va="center")
     evaluated = ~np.isnan(curves["validation_loss"])
     if evaluated.any():
         at = curves["step"][evaluated], curves["validation_loss"][evaluated]
@@ -67,12 +82,17 @@ def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray]) -> None:
 
 
 def write(model, tokenizer: Tokenizer, prompt: str, n_tokens: int = SAMPLE_TOKENS) -> str:
-    """Return what `model` writes after `prompt` with seed 0; the text changes only as the model does."""
+    """Return what `model` writes after `prompt` with seed 0; the text changes only as the model does.
+
+    A model that has diverged writes nothing, and the text says why.
+    """
     was_training = model.training
     model.eval()
     generator = torch.Generator().manual_seed(0)
     try:
         with single_thread():  # for one token at a time a second one costs more than it brings
             return "".join(stream_text(model, tokenizer, prompt, n_tokens, Sampling(0.8), generator=generator))
+    except FloatingPointError as error:
+        return f" [{error}]"
     finally:
         model.train(was_training)

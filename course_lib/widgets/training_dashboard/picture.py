@@ -12,15 +12,15 @@ from course_lib.widgets.shared.curves import draw_losses
 __all__ = ["training_picture"]
 
 
-def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dict | None) -> bytes:
+def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dict | None, trouble: str = "") -> bytes:
     """Draw the losses and, below them, AdamW's learning rate; beside them the last sample, if there is one. Return a PNG.
 
     `curves` holds the rows of `curve_blocks` by name; `sample` is what the model wrote ("text", with the
-    prompt) at a "step".
+    prompt) at a "step"; `trouble` is what `divergence` says.
     """
     figure = Figure(figsize=(11, 5), dpi=100, facecolor="white")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    draw_losses(loss, curves)
+    draw_losses(loss, curves, trouble)
     rate.plot(curves["step"], curves["learning_rate"], color="black", linewidth=1.5)
     rate.set(xlim=(0, n_steps), ylim=(0, None))
     rate.set_xlabel("step", fontsize=12)

@@ -100,6 +100,7 @@ function controlPanel(view) {
   const left = node("span", { className: "muted" });
   const bar = node("progress", { ariaLabel: "Steps made" });
   const error = node("p", { className: "error", role: "alert" });
+  const diverged = node("p", { className: "error", role: "alert" });
   const live = node("p", { className: "unseen", role: "status" });
   const element = node(
     "section",
@@ -113,11 +114,12 @@ function controlPanel(view) {
     ),
     bar,
     error,
+    diverged,
     live,
   );
 
   const draw = () => {
-    const { step, n_steps, left: seconds } = view.progress();
+    const { step, n_steps, left: seconds, trouble } = view.progress();
     const isPaused = view.state() === "paused";
     const wait = { pause: "pauses after this step …", run: "goes on …", stop: "stops after this step …" }[view.order()];
     pause.textContent = isPaused ? "Resume" : "Pause";
@@ -132,6 +134,7 @@ function controlPanel(view) {
         ? "The kernel does not listen while it trains here. Interrupt it to stop."
         : "";
     if (error.textContent !== problem) error.textContent = problem;
+    if (diverged.textContent !== trouble) diverged.textContent = trouble;
     const news = `Training ${SAID[view.state()]}${view.state() === "running" ? "" : `, step ${step} of ${n_steps}`}`;
     if (live.textContent !== news) live.textContent = news;
   };
@@ -200,7 +203,7 @@ function curvePanel(view) {
     const shared = { width: element.clientWidth, nSteps };
     validation.hidden = !curves.validation_loss.some(Number.isFinite);
     drawLosses(losses, { ...shared, curves, height: 250, isLast: false });
-    const highest = Math.max(...curves.learning_rate, 1e-9);
+    const highest = Math.max(...curves.learning_rate.filter(Number.isFinite), 1e-9);
     const plot = openPlot(rates, { ...shared, height: 130, low: 0, high: 1.1 * highest, label: "rate", isLast: true });
     drawCurve(plot, curves.step, curves.learning_rate, { color: plot.look.ink, width: 1.5 });
     const ended = loss

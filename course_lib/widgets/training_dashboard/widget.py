@@ -17,7 +17,7 @@ from traitlets import Bytes, Dict, List, Unicode
 from course_lib.pretraining import Trainer
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.shared.base import module, style_sheet
-from course_lib.widgets.shared.curves import CURVES, curve_blocks, write
+from course_lib.widgets.shared.curves import CURVES, curve_blocks, divergence, write
 from course_lib.widgets.training_dashboard.picture import training_picture
 
 __all__ = ["TrainingDashboard"]
@@ -84,8 +84,12 @@ class TrainingDashboard(AnyWidget):
     def _n_steps(self) -> int:
         return self._trainer.config.n_steps
 
+    @property
+    def _trouble(self) -> str:
+        return divergence([report.loss for report in self._trainer.history])
+
     def __repr__(self) -> str:
-        return f"TrainingDashboard: {self._n_steps:,} steps"
+        return f"TrainingDashboard: {self._n_steps:,} steps" + (f". {self._trouble}" if self._trouble else "")
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
@@ -97,7 +101,7 @@ class TrainingDashboard(AnyWidget):
         if self.samples:
             sample = self.samples[-1] | {"text": self._prompt + self.samples[-1]["text"]}
         return data | {
-            "image/png": b64encode(training_picture(blocks, self._n_steps, sample)).decode("ascii")
+            "image/png": b64encode(training_picture(blocks, self._n_steps, sample, self._trouble)).decode("ascii")
         }, metadata
 
     # ---------------------------------------------------------------- after every step
@@ -149,6 +153,7 @@ class TrainingDashboard(AnyWidget):
     def _progress(self) -> dict[str, float | None]:
         reports = self._trainer.history[-RECENT:]
         shown = {"step": self._step, "n_steps": self._n_steps, "prompt": self._prompt if self._tokenizer else None}
+        shown["trouble"] = self._trouble
         if not reports:
             return shown
         made = self._step - getattr(self, "_began_at", self._step)
