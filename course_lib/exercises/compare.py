@@ -1,6 +1,7 @@
 """What an answer gave: run it safely, and say where it first differs from what was wanted."""
 
 import copy
+import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Difference", "Raised", "call", "first_difference"]
+__all__ = ["Changed", "Difference", "Raised", "call", "first_difference"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class Raised:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """In the place of a result: the function wrote into its argument number `place`, counted from 0."""
+
+    place: int
+
+
+@dataclass(frozen=True)
 class Difference:
     """Where two results part: `what` is a sentence, `got` and `wanted` are the two sides as text."""
 
@@ -32,11 +40,17 @@ class Difference:
 
 
 def call(function: Callable, arguments: tuple) -> object:
-    """Return what `function` returns for a copy of `arguments`, or what it raised as a `Raised`."""
+    """Return what `function` returns for a copy of `arguments`, what it raised as a `Raised`, or that it `Changed` one.
+
+    Only tensors and dictionaries count as changed: a model and its optimizer may be there to be trained.
+    """
+    given = copy.deepcopy(arguments)
     try:
-        return function(*copy.deepcopy(arguments))
+        result = function(*given)
     except Exception as error:
         return Raised(type(error).__name__, str(error), _line(error, function))
+    pairs = enumerate(zip(arguments, given, strict=True))
+    return next((Changed(place) for place, (before, after) in pairs if not _untouched(before, after)), result)
 
 
 def first_difference(got: object, wanted: object, names: tuple[str, ...], tolerance: float) -> Difference | None:
@@ -57,7 +71,7 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
         got = _as_number(got)
         if not isinstance(got, Real):
             return Difference(f"`{names[0]}` should be a number", describe(got), "a number")
-        wanted, got = (torch.tensor(number, dtype=torch.float64) for number in (wanted, got))
+        wanted, got = (torch.tensor(_as_float(number), dtype=torch.float64) for number in (wanted, got))
         return _tensor_difference(got, wanted, names[0], tolerance)
     return None if _equal(got, wanted) else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
 
@@ -71,10 +85,10 @@ def describe(value: object) -> str:
     if isinstance(value, list):
         return f"a list of length {len(value)}"
     if value is None or isinstance(value, Real):
-        return str(value)
+        return _written(value, str)
     if isinstance(value, str | dict):
-        return repr(value)
-    return f"a value of type {type(value).__name__}"
+        return _written(value, repr)
+    return _type(value)
 
 
 def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float) -> Difference | None:
@@ -84,7 +98,10 @@ def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float)
         return Difference(f"`{name}` has the wrong shape", _shape(got), _shape(wanted))
     if _kind(got) != _kind(wanted):
         return Difference(f"`{name}` has the wrong dtype", str(got.dtype), str(wanted.dtype))
-    got, wanted = (tensor.detach().cpu().double() for tensor in (got, wanted))
+    numbers, wanted = _numbers(got), _numbers(wanted)
+    if numbers is None:
+        return Difference(f"`{name}` holds no numbers", f"{describe(got)} on the device {got.device}", describe(wanted))
+    got = numbers
     largest = wanted[wanted.isfinite()].abs().amax().item() if wanted.isfinite().any() else 0.0
     # where large terms cancel, float32 is off by its last digits of those: more than of the small number that is left
     same = torch.isclose(got, wanted, rtol=tolerance, atol=1e-6 * (1 + largest), equal_nan=True)
@@ -104,10 +121,26 @@ def _as_tensor(value: object) -> object:
         return value
 
 
+def _numbers(tensor: Tensor) -> Tensor | None:
+    """Return the tensor's numbers in float64 where they can be compared; None if it has none, as on the device meta."""
+    try:
+        return tensor.detach().to_dense().cpu().double()
+    except RuntimeError:
+        return None
+
+
+def _untouched(before: object, after: object) -> bool:
+    if isinstance(before, Tensor):
+        return torch.equal(before, after)
+    return before == after if isinstance(before, dict) else True
+
+
 def _equal(got: object, wanted: object) -> bool:
     try:
         return bool(got == wanted)
-    except (RuntimeError, ValueError):  # an array, or a collection that holds one, has no single truth value
+    except (
+        Exception
+    ):  # an array has no single truth value, nor has a collection that holds one; a class may do anything
         return False
 
 
@@ -117,7 +150,30 @@ def _kind(tensor: Tensor) -> tuple[bool, bool]:
 
 
 def _as_number(value: object) -> object:
-    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+    try:
+        return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+    except RuntimeError:  # it has none, as on the device meta
+        return value
+
+
+def _as_float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _written(value: object, write: Callable[[object], str]) -> str:
+    """Return the beginning of what `write` makes of `value`, or its type: Python writes no number of 5,000 digits."""
+    try:
+        text = write(value)
+    except Exception:
+        return _type(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _type(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
 
 
 def _shape(tensor: Tensor) -> str:

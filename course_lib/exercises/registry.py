@@ -1,12 +1,15 @@
 """What an exercise is, and how an answer to it is checked.
 
 An answer is judged by what it does, never by how it is written. It is run on fresh random inputs beside an independent
-computation; when it is wrong, it is compared with every known wrong version of the exercise, and whoever gives the same
-wrong results gets the hint for that misconception.
+computation, and then once more on the same, for it may neither write into its inputs nor depend on earlier calls; when it
+is wrong, it is compared with every known wrong version of the exercise, and whoever gives the same wrong results gets the
+hint for that misconception.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from inspect import signature
 from typing import Literal
@@ -15,9 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.exercises.compare import Difference, Raised, call, first_difference
+from course_lib.exercises.compare import Changed, Difference, Raised, call, first_difference
 
 __all__ = ["Exercise", "Mistake", "Outcome"]
+
+_MEMORY = (
+    "Does it keep something from one call to the next, in a name outside of it or in a default argument, "
+    "leave an input out, or draw at random?"
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,12 @@ class Exercise:
             return Outcome("wrong", f"Give the function itself, without calling it: check({self.id!r}, {self.answer}).")
         results = _run(answer, cases)
         expected = [self.expected(*arguments) for arguments in cases]
-        if self._same(results, expected):
+        with redirect_stdout(io.StringIO()):  # what an answer prints is printed once
+            again = _run(answer, cases)
+        differences = self._differences(results, expected)
+        if self._differences(again, expected) != differences:
+            return Outcome("wrong", f"`{self.answer}` does not give the same for the same inputs. {_MEMORY}")
+        if not any(differences):
             return Outcome("passed", "")
         if all(map(_blank, results)):
             return Outcome(
@@ -93,6 +106,8 @@ class Exercise:
         for mistake in self.mistakes:
             if self._same(results, _run(self.run(mistake.source), cases)):
                 return Outcome("wrong", f"{mistake.hint} Read again: {self.section}.")
+        if self._late(results, expected):
+            return Outcome("wrong", f"`{self.answer}` gives what is right for the inputs of an earlier call. {_MEMORY}")
         return next(filter(None, map(self._report, results, expected, cases)))
 
     def run(self, source: str) -> object:
@@ -102,7 +117,18 @@ class Exercise:
         return namespace[self.answer]
 
     def _same(self, results: Sequence, others: Sequence) -> bool:
-        return not any(map(self._difference, results, others))
+        return not any(self._differences(results, others))
+
+    def _late(self, results: Sequence, expected: Sequence) -> bool:
+        """Return whether a wrong result is what an earlier case wants."""
+        return any(
+            self._difference(result, expected[i])
+            and not all(self._difference(result, earlier) for earlier in expected[:i])
+            for i, result in enumerate(results)
+        )
+
+    def _differences(self, results: Sequence, others: Sequence) -> list[Difference | None]:
+        return list(map(self._difference, results, others))
 
     def _difference(self, got: object, wanted: object) -> Difference | None:
         return first_difference(got, wanted, self.results, self.tolerance)
@@ -115,6 +141,11 @@ class Exercise:
         if not arguments:  # a value: to show the one that is wanted would be to tell the answer
             return Outcome("wrong", f"{difference.what}. Read again: {self.section}.", difference.got)
         inputs = f"The inputs were {self._describe(arguments)}."
+        if isinstance(result, Changed):
+            name = list(signature(self.expected).parameters)[result.place]
+            return Outcome(
+                "wrong", f"`{self.answer}` changes its input `{name}`, which others may still need. Make a new one."
+            )
         if isinstance(result, Raised):
             stopped = f"Your code stopped at {result.line}" if result.line else "Your code stopped."
             return Outcome("error", f"{stopped}\n{result.kind}: {result.message}\n{inputs}")

@@ -304,16 +304,6 @@ def test_wrong_value_is_not_told_the_right_one():
     assert "0.625" not in outcome.message
 
 
-def test_answer_that_changes_its_inputs_does_no_harm():
-    def vandal(q, k, v):
-        result = attend(q, k, v)
-        for tensor in (q, k, v):
-            tensor.zero_()
-        return result
-
-    assert ATTENTION.check(vandal).status == "passed"
-
-
 def test_printing_answer_passes_and_the_global_seed_is_left_alone(capsys):
     def chatty(q, k, v):
         print("scores")

@@ -9,12 +9,10 @@ __all__ = ["WRITE_ROTARY"]
 
 
 def _rotary_inputs(generator: torch.Generator) -> list[tuple]:
-    """Return x (batch, head, position, d_head) and theta."""
+    """Return x (batch, head, position, d_head) and theta; the first and the last case differ in theta alone."""
     shapes = [(2, 3, 5, 8), (1, 4, 7, 6), (3, 5, 4, 2)]
-    return [
-        (torch.randn(*shape, generator=generator), theta)
-        for shape, theta in zip(shapes, (10_000.0, 100.0, 500.0), strict=True)
-    ]
+    first, second, third = (torch.randn(*shape, generator=generator) for shape in shapes)
+    return [(first, 10_000.0), (second, 100.0), (third, 500.0), (first, 50.0)]
 
 
 def _turned_as_complex_numbers(x: Tensor, theta: float) -> Tensor:
