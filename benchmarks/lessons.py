@@ -26,8 +26,8 @@ from course_lib import assets
 
 SETUP = """
 import torch
-from course_lib import checkpoints, widgets
-from course_lib.pretraining import trainer as pretraining, shakespeare_model
+from course_lib import checkpoints, pretraining, widgets
+from course_lib.pretraining import shakespeare_model
 model, tokenizer = checkpoints.load("smollm2-135m-instruct")
 sentence = "The cat sat on the mat because it was tired, and the cat"
 q, k, v = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
