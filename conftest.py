@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import nbformat
 import pytest
 from nbval.plugin import IPyNbCell
-from pictures import pictures_of, wrong_outputs
+from pictures import AKIN, ALIKE, pictures_of, wrong_outputs
 from store_notebooks import exercise_of
 
 from course_lib.exercises import find
@@ -40,5 +40,6 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     yield
     if isinstance(item, IPyNbCell):
         elsewhere = [picture for cell in item.parent.nb.cells for picture in pictures_of(cell.get("outputs", []))]
-        if wrong := wrong_outputs(item.cell.outputs, item.test_outputs, elsewhere):
+        least = AKIN if "nbval-ignore-output" in item.cell.metadata.get("tags", []) else ALIKE
+        if wrong := wrong_outputs(item.cell.outputs, item.test_outputs, elsewhere, least):
             item.raise_cell_error(wrong)

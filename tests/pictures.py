@@ -11,19 +11,22 @@ from store_notebooks import WIDGET_VIEW
 
 SIZE = (32, 24)  # so small that the letters of a label run into one another, and a curve is still seen to rise or fall
 ALIKE = 0.8  # two pictures of one notebook reach 0.75 (the same plots of two trained models); another font leaves 0.9
+AKIN = 0.3  # where a training or a drawn text makes the picture, which come out otherwise on another processor: it left 0.38
 
 
-def wrong_outputs(stored: Sequence[NotebookNode], fresh: Sequence[NotebookNode], all_stored: Sequence[str]) -> str:
+def wrong_outputs(
+    stored: Sequence[NotebookNode], fresh: Sequence[NotebookNode], all_stored: Sequence[str], least: float = ALIKE
+) -> str:
     """Say what is wrong with a cell's `stored` outputs beside its `fresh` ones, of kinds and pictures; "" if nothing is.
 
-    `all_stored` are all pictures that the notebook stores (base64).
+    `all_stored` are all pictures that the notebook stores (base64); `least` is how like its own a fresh one must be.
     """
     if kinds_of(stored) != kinds_of(fresh):
         return f"stored are outputs of the kinds {sorted(kinds_of(stored))}, the cell gives {sorted(kinds_of(fresh))}"
     if len(pictures_of(stored)) != len(pictures_of(fresh)):
         return f"{len(pictures_of(stored))} pictures are stored, the cell draws {len(pictures_of(fresh))}"
     pairs = zip(pictures_of(stored), pictures_of(fresh), strict=True)
-    found = (complaint(own, drawn, [other for other in all_stored if other != own]) for own, drawn in pairs)
+    found = (complaint(own, drawn, [other for other in all_stored if other != own], least) for own, drawn in pairs)
     return next(filter(None, found), "")
 
 
@@ -38,14 +41,14 @@ def pictures_of(outputs: Sequence[NotebookNode]) -> list[str]:
     return [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
 
 
-def complaint(stored: str, fresh: str, others: Sequence[str] = ()) -> str:
+def complaint(stored: str, fresh: str, others: Sequence[str] = (), least: float = ALIKE) -> str:
     """Say what is wrong with a `stored` picture (base64) beside the `fresh` one that its cell draws; "" if nothing is.
 
     `others` are the other stored pictures of the notebook: the fresh one must be like its own, and less like any of them.
     """
     own = likeness(stored, fresh)
-    if own < ALIKE:
-        return f"the stored picture is not the one that the cell draws: their likeness is {own:.2f}, below {ALIKE}"
+    if own < least:
+        return f"the stored picture is not the one that the cell draws: their likeness is {own:.2f}, below {least}"
     if others and max(likeness(other, fresh) for other in others) >= own:
         return "the cell draws what is stored as the picture of another cell"
     return ""
