@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 _RESUMABLE = 2  # checkpoints, the newest, keep what the optimizers remember, up to twice as large as the weights
-_FIRST_ROWS = "first_rows"  # in a file's header: which row each piece of a tensor in it begins with, if not with row 0
-_CHECKSUMS = "checksums"  # in a file's header: of each piece
+_FIRST_ROWS = "first_rows"  # in the header: which row each piece of a tensor in it begins with, if not with row 0
+_HEADER = "checkpoint"  # the one entry of a file's header, as JSON: safetensors writes several in any order
 _NAME = re.compile(r"step-(\d+)")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 
@@ -151,12 +151,12 @@ def _write_rows(path: Path, tensors: dict[str, Tensor], step: int) -> None:
     parts = {name: part.contiguous().cpu() for name, (part, _) in held.items() if part.numel()}
     starts = {name: held[name][1] for name in parts}
     header = {
-        "step": str(step),
-        _FIRST_ROWS: json.dumps({name: start for name, start in starts.items() if start}),
-        _CHECKSUMS: json.dumps({name: _checksum(name, starts[name], part) for name, part in parts.items()}),
+        "step": step,
+        _FIRST_ROWS: {name: start for name, start in starts.items() if start},
+        "checksums": {name: _checksum(name, starts[name], part) for name, part in parts.items()},
     }
     try:
-        save_file(parts, path, metadata=header)
+        save_file(parts, path, metadata={_HEADER: json.dumps(header, sort_keys=True)})
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from None
     path.chmod(0o644)  # save_file lets its owner alone read it, and a classroom shares its folders
@@ -296,18 +296,18 @@ class _Stored:
     def __init__(self, checkpoint: Path, kind: str):
         self.shapes: dict[str, torch.Size] = {}
         self._pieces: dict[str, list[_Piece]] = {}
-        step = str(read_state(checkpoint)["step"])
+        step = read_state(checkpoint)["step"]
         for path in _parts(checkpoint, kind):
             with _named(path), safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
+                header = _header(file)
                 if header.get("step", step) != step:
                     raise ValueError(f"it is of step {header['step']}, and state.json of step {step}")
                 self._take(path, file, header)
 
-    def _take(self, path: Path, file: Any, header: dict[str, str]) -> None:
+    def _take(self, path: Path, file: Any, header: dict[str, Any]) -> None:
         """Note the pieces in an open `file`; files come in the order of their rows."""
-        starts, names = json.loads(header.get(_FIRST_ROWS, "{}")), list(file.keys())
-        checksums = json.loads(header[_CHECKSUMS]) if _CHECKSUMS in header else dict.fromkeys(names)
+        starts, names = header[_FIRST_ROWS], list(file.keys())
+        checksums = header.get("checksums", dict.fromkeys(names))
         if odd := sorted(checksums.keys() ^ set(names)):
             raise ValueError(f"checksums and tensors are not of the same names: {', '.join(odd)}")
         for name in names:
@@ -334,6 +334,14 @@ class _Stored:
                 if checksum not in (None, _checksum(name, start, piece)):
                     raise ValueError(f"the checksum of {name} is another")
             held[low - first : high - first].copy_(torch.atleast_1d(piece)[low - start : high - start])
+
+
+def _header(file: Any) -> dict[str, Any]:
+    """Return what `_write_rows` wrote into the header of an open `file`; it once was no more than first rows."""
+    metadata = file.metadata() or {}
+    if _HEADER in metadata:
+        return json.loads(metadata[_HEADER])
+    return {_FIRST_ROWS: json.loads(metadata.get(_FIRST_ROWS, "{}"))}
 
 
 def _parts(checkpoint: Path, kind: str) -> list[Path]:

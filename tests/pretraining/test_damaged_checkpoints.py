@@ -97,6 +97,13 @@ def test_a_missing_or_swapped_file_is_named(checkpoint, run, name):
         read(checkpoint)
 
 
+def test_what_is_saved_twice_is_the_same_file(checkpoint, tmp_path):
+    tensors, names = load_file(checkpoint / "model.safetensors"), [tmp_path / str(i) for i in range(8)]
+    for name in names:
+        training_checkpoints._write_rows(name, dict(reversed(tensors.items())), 4)
+    assert {name.read_bytes() for name in names} == {(checkpoint / "model.safetensors").read_bytes()}
+
+
 def shard(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the tensors anew as three processes would that each hold a third of the rows."""
     for kind in ("model", "optimizer"):

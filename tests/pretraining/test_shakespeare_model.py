@@ -1,7 +1,10 @@
 """The course's own model is made once, goes on where it was interrupted, and is not taken for another recipe's."""
 
+import io
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,10 +52,21 @@ def test_another_recipe_has_another_folder(small, monkeypatch):
     assert first.folder != second.folder
 
 
+def refuse_in(folder: Path) -> Callable:
+    """Return a TemporaryFile that `folder` does not take."""
+
+    def open_or_refuse(dir: Path):
+        if dir == folder:
+            raise PermissionError(dir)
+        return io.BytesIO()
+
+    return open_or_refuse
+
+
 def test_a_cache_that_may_not_be_written_is_left_alone(small, monkeypatch, tmp_path):
     own = tmp_path / "own"
     monkeypatch.setattr(assets.platformdirs, "user_cache_dir", lambda name: str(own))
-    monkeypatch.setattr(assets.os, "access", lambda path, mode: path != small)
+    monkeypatch.setattr(assets.tempfile, "TemporaryFile", refuse_in(small))
     run, _ = shakespeare_model.trainer()
     assert run.folder.is_relative_to(own)
     assert [path.name for path in small.iterdir()] == ["own"]
