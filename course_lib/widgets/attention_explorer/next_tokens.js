@@ -29,8 +29,10 @@ export function nextPanel(explorer) {
 }
 
 function offChip(explorer, layer, head) {
-  const label = `Switch layer ${layer}, head ${head} back on`;
-  const button = node("button", { type: "button", textContent: `${layer}.${head} ×`, title: label, ariaLabel: label });
+  const textContent = `${layer}.${head} ×`;
+  const title = `Switch layer ${layer}, head ${head} back on`;
+  const ariaLabel = `${textContent} ${title}`; // begins with what is seen: who speaks to the machine says that
+  const button = node("button", { type: "button", textContent, title, ariaLabel });
   button.addEventListener("click", () => explorer.toggle(layer, head));
   return button;
 }

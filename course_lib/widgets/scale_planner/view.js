@@ -144,12 +144,13 @@ function memoryPanel(view) {
   const note = node("p", { className: "muted" });
   const room = node("div", { className: "room" }, node("span"));
   const bars = Array.from({ length: 4 }, (_, stage) => {
-    const track = node("span", { className: "track" });
+    const track = node("span", { className: "track", ariaHidden: "true" });
     const total = node("b");
     const button = node(
       "button",
       { type: "button", onclick: () => view.set({ stage }) },
       node("span", { textContent: `ZeRO ${stage}` }),
+      " ",
       track,
       total,
     );
@@ -192,9 +193,9 @@ function memoryPanel(view) {
           if (share < 0.003) return ""; // thinner than the gap behind it
           const segment = node("i", {
             className: role,
-            textContent: share > 0.045 ? part[0].toUpperCase() : "",
             title: `${part}: ${gigabytes(stages[stage][part])}`,
           });
+          segment.dataset.letter = share > 0.045 ? part[0].toUpperCase() : ""; // a mark, not a word of the button's name
           segment.style.width = `${100 * share}%`;
           return segment;
         }),
