@@ -280,11 +280,9 @@ class Trainer:
         restore(newest, self.model, self.optimizers)
         self.history = read_history(newest)
         self._saved = newest
-        log = self.folder / "log.jsonl"
-        if log.exists() and log.read_bytes() == "".join(map(_line, self.history)).encode():
-            self._n_logged = (
-                self.step
-            )  # else it has been broken off, or goes on to steps that were lost: it is written anew
+        log, whole = self.folder / "log.jsonl", "".join(map(_line, self.history)).encode()
+        if log.exists() and log.read_bytes() == whole:
+            self._n_logged = self.step  # else it was broken off, or goes on to steps that were lost: it is written anew
 
     def _as_only_writer(self) -> AbstractContextManager:
         """Within the block, keep every other Trainer from writing into the folder; process 0 does it for all."""

@@ -97,6 +97,19 @@ def test_a_missing_or_swapped_file_is_named(checkpoint, run, name):
         read(checkpoint)
 
 
+def test_without_a_damaged_newest_checkpoint_the_one_before_it_goes_on(run, train, tmp_path):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    newest = list_checkpoints(folder)[-1]
+    whole = (newest / "model.safetensors").read_bytes()
+    (newest / "model.safetensors").write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with pytest.raises(ValueError, match=f"model.safetensors is damaged.* once {re.escape(str(newest))} is removed"):
+        Trainer(new_model(), train, None, CONFIG, folder)
+    shutil.rmtree(newest)
+    with single_thread():
+        assert finish(Trainer(new_model(), train, None, CONFIG, folder)).step == 4
+    assert (newest / "model.safetensors").read_bytes() == whole
+
+
 def test_what_is_saved_twice_is_the_same_file(checkpoint, tmp_path):
     tensors, names = load_file(checkpoint / "model.safetensors"), [tmp_path / str(i) for i in range(8)]
     for name in names:

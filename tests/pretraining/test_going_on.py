@@ -1,6 +1,7 @@
 """A run that is interrupted anywhere, or shares its folder: it goes on as if nothing had been, or says what is in its way."""
 
 import json
+import signal
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from course_lib.pretraining import (
     optim,
     read_history,
 )
+from course_lib.pretraining import checkpoints as training_checkpoints
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -103,6 +105,46 @@ def test_the_last_evaluation_is_made_up_for(train, validation):
     assert trainer.model.training
 
 
+def test_what_goes_wrong_in_an_evaluation_costs_no_step(train, tmp_path):
+    """A text that lies about its vocabulary: the state is saved before it is evaluated."""
+    model, liar = new_model(), TokenArray(np.array([1, 999, 2]), 266)
+    config = replace(CONFIG, evaluate_every=None, checkpoint_every=None)
+    with pytest.raises(IndexError):
+        finish(Trainer(model, train, liar, config, tmp_path))
+    assert model.training
+    assert Trainer(new_model(), train, None, config, tmp_path).step == CONFIG.n_steps
+
+
+def test_an_interrupt_while_saving_waits_for_the_whole_checkpoint(train, validation, tmp_path, monkeypatch):
+    undisturbed = outcome(finish(Trainer(new_model(), train, validation, CONFIG, tmp_path / "whole")))
+    trainer, write = Trainer(new_model(), train, validation, CONFIG, tmp_path / "run"), training_checkpoints._write_rows
+
+    def interrupted_write(path, tensors, step):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+        write(path, tensors, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training_checkpoints, "_write_rows", interrupted_write)
+        finish(trainer)
+    assert Trainer(new_model(), train, validation, CONFIG, tmp_path / "run").step == 3
+    assert outcome(finish(trainer)) == undisturbed
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "longer", "gone"])
+def test_a_broken_log_is_written_anew(train, tmp_path, harm):
+    finish(Trainer(new_model(), train, None, CONFIG, tmp_path))
+    log = tmp_path / "log.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(
+        {"cut": whole[:-9], "changed": whole.replace(b"loss", b"lost", 1), "longer": whole * 2, "gone": b""}[harm]
+    )
+    if harm == "gone":
+        log.unlink()
+    assert list(Trainer(new_model(), train, None, CONFIG, tmp_path)) == []
+    assert log.read_bytes() == whole
+
+
 def test_two_recipes_that_meet_in_an_empty_folder_do_not_mix(train, tmp_path):
     one, other = (Trainer(new_model(), train, None, replace(CONFIG, seed=seed), tmp_path) for seed in (0, 1))
     finish(one)
@@ -124,6 +166,40 @@ def test_one_trainer_writes_at_a_time(train, tmp_path):
     with pytest.raises(RuntimeError, match="was written by another Trainer since this one was made; make a new one"):
         finish(other)
     assert finish(Trainer(new_model(3), train, None, CONFIG, tmp_path)).step == CONFIG.n_steps
+
+
+def test_a_new_trainer_goes_on_in_the_same_process(train, tmp_path):
+    """As in a notebook, where the ones before it are still there: one was stopped, one ended by an error in its loop."""
+    stopped = Trainer(new_model(), train, None, CONFIG, tmp_path)
+    for _ in stopped:
+        break
+    stopped.save_now()
+    failed = Trainer(new_model(), train, None, CONFIG, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        for report in failed:
+            failed.save_now()
+            report.step / 0
+    assert [report.step for report in Trainer(new_model(), train, None, CONFIG, tmp_path)] == [3, 4]
+
+
+def test_a_folder_that_may_not_be_written_is_named_before_the_first_step(train, tmp_path):
+    (tmp_path / "file").touch()
+    trainer = Trainer(new_model(), train, None, CONFIG, tmp_path / "file" / "run")
+    with pytest.raises(OSError, match="file"):
+        finish(trainer)
+    assert trainer.step == 0
+
+
+def test_a_finished_run_may_lie_where_nothing_can_be_written(train, validation, tmp_path, monkeypatch):
+    finish(Trainer(new_model(), train, validation, CONFIG, tmp_path))
+    done = Trainer(new_model(), train, validation, CONFIG, tmp_path)
+    monkeypatch.setattr(done._lock, "acquire", lambda: pytest.fail("it asked to write"))
+    assert list(done) == [] and done.save_now().name == "step-000004"
+
+
+def test_longer_sequences_than_the_model_reads_are_named_before_anything_is_trained(train):
+    with pytest.raises(ValueError, match="context_length 17 is more than the 16"):
+        Trainer(new_model(), train, None, replace(CONFIG, context_length=17))
 
 
 @pytest.mark.parametrize(
