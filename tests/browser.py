@@ -33,6 +33,7 @@ QUIET_CHROMIUM = [
     "--disable-sync",
 ]
 START_TIMEOUT = 60_000  # ms: two busy cores need a while to start a kernel and import PyTorch
+expect.set_options(timeout=20_000)  # for all else: another browser, and its kernel, run beside this one
 
 
 @dataclass(frozen=True)

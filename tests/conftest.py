@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +19,14 @@ settings.load_profile("repeatable")
 def smollm2():
     """The real model and its tokenizer, in float32."""
     return checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, as it does in a kernel: the processes of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def test_what_goes_wrong_in_an_evaluation_costs_no_step(train, tmp_path):
     assert Trainer(new_model(), train, None, config, tmp_path).step == CONFIG.n_steps
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_while_saving_waits_for_the_whole_checkpoint(train, validation, tmp_path, monkeypatch):
     undisturbed = outcome(finish(Trainer(new_model(), train, validation, CONFIG, tmp_path / "whole")))
     trainer, write = Trainer(new_model(), train, validation, CONFIG, tmp_path / "run"), training_checkpoints._write_rows

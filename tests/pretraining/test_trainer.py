@@ -261,6 +261,7 @@ def test_what_does_not_fit_is_named(train, tmp_path):
         Trainer(new_model(), train, None, replace(CONFIG, n_steps=3), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_never_leaves_half_a_step(train):
     """An interrupt that comes while the optimizers write waits until the step is whole."""
     trainer = Trainer(new_model(), train, None, CONFIG)

@@ -162,7 +162,8 @@ function timePanel(view) {
     sample("training", "training loss"),
     sample("validation", "validation loss"),
   );
-  const diverged = node("p", { className: "error", role: "alert", textContent: view.trouble() });
+  const trouble = { textContent: view.trouble(), hidden: !view.trouble() };
+  const diverged = node("p", { className: "error", role: "alert", ...trouble });
   const below = node("p", { className: "key-to" }, chosen, sample("others", "the other heads"));
   const element = node(
     "section",

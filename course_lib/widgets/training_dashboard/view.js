@@ -135,6 +135,7 @@ function controlPanel(view) {
         : "";
     if (error.textContent !== problem) error.textContent = problem;
     if (diverged.textContent !== trouble) diverged.textContent = trouble;
+    diverged.hidden = !trouble;
     const news = `Training ${SAID[view.state()]}${view.state() === "running" ? "" : `, step ${step} of ${n_steps}`}`;
     if (live.textContent !== news) live.textContent = news;
   };
