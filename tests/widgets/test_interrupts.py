@@ -3,16 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from anywidget import AnyWidget
 from small_corpus import write_small_corpus
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.transformer import Block
+from course_lib.corpora import TokenArray
 from course_lib.devices import seed_everything
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
-from course_lib.widgets import AttentionExplorer, CacheView, CheckpointScrubber, LogitLens, SamplingPlayground
+from course_lib.widgets import (
+    AttentionExplorer,
+    CacheView,
+    CheckpointScrubber,
+    LogitLens,
+    SamplingPlayground,
+    TrainingDashboard,
+)
+from course_lib.widgets.shared.curves import CURVES
 
 TEXT, OTHER = "Tom sees the cat. Tom", "Ann takes a red ball. Ann takes"
 SETTINGS = {"settings": {}}
@@ -141,3 +151,32 @@ def test_tokens_drawn_before_an_interrupt_are_shown(makers, monkeypatch):
     assert n_drawn == 3
     playground.generate(8 - n_drawn)
     assert playground.generated == whole.generated
+
+
+def test_a_dashboard_interrupted_in_a_step_or_an_evaluation_ends_as_one_left_alone(tmp_path, monkeypatch):
+    shards = write_small_corpus(tmp_path / "shards", n_texts=1)
+    text = TokenArray(shards[:40], shards.vocab_size)
+    recipe = PretrainingConfig(n_steps=3, batch_size=2, warmup=0, context_length=8, evaluate_every=1)
+    shape = TransformerConfig(vocab_size=266, d_model=8, n_layers=1, n_heads=1, d_ff=8, context_length=8)
+
+    def prepared() -> TrainingDashboard:
+        seed_everything(0)
+        return TrainingDashboard(Trainer(TransformerLM(shape), shards, text, recipe))
+
+    def curves(dashboard: TrainingDashboard) -> np.ndarray:
+        return np.frombuffer(dashboard.curves, np.float32).reshape(len(CURVES), -1)
+
+    undisturbed, counter = prepared(), Interrupter()
+    with monkeypatch.context() as patch:
+        counter.install(patch)
+        undisturbed.run()
+    assert counter.count > 5 and not np.isnan(curves(undisturbed)).any()
+    for call in range(1, counter.count + 1):
+        dashboard = prepared()
+        with monkeypatch.context() as patch:
+            Interrupter(call).install(patch)
+            with pytest.raises(KeyboardInterrupt):
+                dashboard.run()
+        dashboard.run()
+        assert dashboard.state == "done"
+        assert np.array_equal(curves(dashboard), curves(undisturbed))

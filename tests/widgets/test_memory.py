@@ -1,37 +1,82 @@
 """A widget's cell run again and again, as learners do: the kernel's memory stays where it was after the first time."""
 
+from collections.abc import Callable
+
 import psutil
 import pytest
+import torch
+from small_corpus import write_small_corpus
 
+from course_lib import widgets
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
-from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, SamplingPlayground, TokenizerView
+from course_lib.exercises import EXERCISES
+from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
+from course_lib.tokenization import train_bpe
+from course_lib.widgets import (
+    AttentionExplorer,
+    AttentionStepper,
+    CacheView,
+    CheckpointScrubber,
+    LogitLens,
+    ParallelismTimeline,
+    Predict,
+    SamplingPlayground,
+    ScalePlanner,
+    TokenizerView,
+    TrainingDashboard,
+    check,
+)
 
 RUNS, MEGABYTES = 20, 5
 LONG = "the paintings hang on the wall of a room that nobody has entered for years, and " * 27
-CELLS = {
-    "AttentionExplorer": lambda model, tokenizer: AttentionExplorer(model, tokenizer, LONG),
-    "LogitLens": lambda model, tokenizer: LogitLens(model, tokenizer, LONG[:160]),
-    "SamplingPlayground": lambda model, tokenizer: SamplingPlayground(model, tokenizer, LONG),
-    "CacheView": lambda model, tokenizer: CacheView(model, tokenizer, LONG[:80]),
-    "TokenizerView": lambda _, tokenizer: TokenizerView(tokenizer, LONG),
-}
+NAMES = (
+    *("AttentionExplorer", "LogitLens", "SamplingPlayground", "CacheView", "TokenizerView", "AttentionStepper"),
+    *("Predict", "check", "ScalePlanner", "ParallelismTimeline", "CheckpointScrubber", "TrainingDashboard"),
+)
 
 
 @pytest.fixture(scope="module")
-def wide(smollm2) -> tuple[TransformerLM, Tokenizer]:
-    """A quick model with logits as large as SmolLM2's, a fifth of its maps and cache; and SmolLM2's tokenizer."""
+def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
+    """What runs each widget's cell: on a quick model with logits as large as SmolLM2's, and a fifth of its maps and cache."""
     seed_everything(0)
     shape = {"d_model": 36, "n_layers": 6, "n_heads": 9, "n_kv_heads": 3, "d_head": 64, "d_ff": 8}
-    model = TransformerLM(TransformerConfig(vocab_size=49_152, context_length=1024, **shape)).eval()
-    return model.requires_grad_(False), smollm2[1]
+    model = (
+        TransformerLM(TransformerConfig(vocab_size=49_152, context_length=1024, **shape)).eval().requires_grad_(False)
+    )
+    tokenizer, folder = smollm2[1], tmp_path_factory.mktemp("run")
+    shards, small = write_small_corpus(folder / "shards", n_texts=3), train_bpe(["Tom sees the cat. " * 9], 266)
+    shape = TransformerConfig(vocab_size=266, d_model=16, n_layers=3, n_heads=2, d_ff=16, context_length=64)
+    recipe = PretrainingConfig(n_steps=2, batch_size=2, warmup=0, checkpoint_every=1, evaluate_every=None)
+    list(Trainer(TransformerLM(shape), shards, None, recipe, folder / "run"))
+    q, k, v = torch.randn(3, 5, 4)
+    exercise = next(iter(EXERCISES))
+    return {
+        "AttentionExplorer": lambda: AttentionExplorer(model, tokenizer, LONG),
+        "LogitLens": lambda: LogitLens(model, tokenizer, LONG[:160]),
+        "SamplingPlayground": lambda: SamplingPlayground(model, tokenizer, LONG),
+        "CacheView": lambda: CacheView(model, tokenizer, LONG[:80]),
+        "TokenizerView": lambda: TokenizerView(tokenizer, LONG),
+        "AttentionStepper": lambda: AttentionStepper(q, k, v, causal=True),
+        "Predict": lambda: Predict("Up or down?", choices=["up", "down"]).reveal("up"),
+        "check": lambda: check(exercise, 0.5),
+        "ScalePlanner": lambda: ScalePlanner("Llama 3 405B"),
+        "ParallelismTimeline": lambda: ParallelismTimeline("1f1b"),
+        "CheckpointScrubber": lambda: CheckpointScrubber(list_checkpoints(folder / "run"), small, "Tom sees the cat."),
+        "TrainingDashboard": lambda: TrainingDashboard(
+            Trainer(TransformerLM(shape), shards, None, recipe), small, "Tom"
+        ).run(),
+    }
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_a_cell_run_twenty_times_takes_the_memory_of_one(wide, cell):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_run_twenty_times_takes_the_memory_of_one(cells, name):
     process, taken = psutil.Process(), []
     for _ in range(RUNS):
-        cell(*wide)
+        cells[name]()
         taken.append(process.memory_info().rss / 1e6)
     assert (taken[-1] - taken[0]) / (RUNS - 1) < MEGABYTES, [round(megabytes) for megabytes in taken]
+
+
+def test_every_widget_is_asked(cells):
+    assert set(cells) == set(NAMES) == {*widgets.__all__} - {"ExerciseCheck"}  # `check` is what shows one

@@ -145,6 +145,8 @@ class TrainingDashboard(AnyWidget):
     # ---------------------------------------------------------------- what is shown
 
     def _take_history(self) -> None:
+        for column in self._columns.values():
+            del column[-1:]  # an interrupted evaluation of that step may have been made since
         for report in self._trainer.history[len(self._columns["loss"]) :]:
             for name, column in self._columns.items():
                 value = getattr(report, name)
