@@ -13,12 +13,12 @@ from distributed_run import CONFIG, MODEL, STOPS, WAYS, new_trainer, train_to
 from safetensors import safe_open
 from small_corpus import write_small_corpus
 
-from course_lib.devices import single_thread
 from course_lib.pretraining import checkpoints as training_checkpoints
 from course_lib.pretraining import list_checkpoints, load_model
 from course_lib.pretraining.__main__ import main
 
 EVERY_WAY = pytest.mark.parametrize("way", WAYS)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def torchrun(n_processes: int, *command: object) -> str:
@@ -28,13 +28,6 @@ def torchrun(n_processes: int, *command: object) -> str:
     done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy machine, threads that wait for each other make a tiny model many times slower."""
-    with single_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_corpus import write_small_corpus
 from tiny_run import CONFIG, finish, forget, new_model
 
 from course_lib.architecture import TransformerLM
-from course_lib.corpora import TokenArray, TokenShards
-from course_lib.devices import single_thread
+from course_lib.corpora import TokenArray
 from course_lib.pretraining import (
     Trainer,
     evaluate,
@@ -24,17 +22,7 @@ from course_lib.pretraining import (
 )
 from course_lib.pretraining import checkpoints as training_checkpoints
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy machine, threads that wait for each other make a tiny model many times slower."""
-    with single_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def train(tmp_path_factory) -> TokenShards:
-    return write_small_corpus(tmp_path_factory.mktemp("train") / "shards")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

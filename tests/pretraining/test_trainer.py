@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from course_lib.architecture import TransformerConfig, TransformerLM, accounting
 from course_lib.architecture.accounting import step_flops
 from course_lib.corpora import Batches, TokenShards, write_shards
-from course_lib.devices import matmul_peak, pick_device, seed_everything, single_thread
+from course_lib.devices import matmul_peak, pick_device, seed_everything
 from course_lib.pretraining import (
     PretrainingConfig,
     Trainer,
@@ -38,16 +38,7 @@ MODEL = TransformerConfig(
 CONFIG = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=4, checkpoint_every=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy machine, threads that wait for each other make a tiny model many times slower."""
-    with single_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def train(tmp_path_factory) -> TokenShards:
-    return write_small_corpus(tmp_path_factory.mktemp("train") / "shards")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
