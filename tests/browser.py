@@ -173,9 +173,10 @@ def use_theme(page: Page, name: str) -> None:
 
 
 def shut_down_kernel(page: Page) -> None:
-    """End the open notebook's kernel through the menu."""
+    """End the open notebook's kernel through the menu; return when it is gone: until then it may still answer."""
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    expect(page.get_by_role("button", name="No Kernel", exact=True)).to_be_visible()
 
 
 def cut_off(parts: list[Locator]) -> list[Locator]:
