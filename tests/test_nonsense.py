@@ -13,7 +13,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.attention import MultiHeadAttention, RopeScaling
 from course_lib.architecture.ngrams import NgramEmbedding
 from course_lib.corpora import Batches, TokenArray, near_duplicates, write_shards
-from course_lib.corpora.shards import pack, windows
+from course_lib.corpora.packing import pack
 from course_lib.inference import Sampling, generate
 from course_lib.tokenization import Tokenizer, train_bpe
 
@@ -117,7 +117,7 @@ NUMBERS = {  # what each call does with a number, and whether it may be 0
     "seed": lambda n, _: batch(seed=n)[1],
     "rank": lambda n, _: batch(rank=n)[1],
     "world_size": lambda n, _: batch(world_size=n)[1],
-    "context_length of windows": lambda n, _: list(windows(TokenArray(np.arange(20), 20), n)),
+    "context_length of windows": lambda n, _: list(TokenArray(np.arange(20), 20).windows(n)),
     "context_length of pack": lambda n, _: pack([[1, 2, 3], [4]], n),
     "pad_id": lambda n, _: pack([[1, 2, 3], [4]], 4, n),
     "vocab_size": lambda n, _: train_bpe(TEXTS, n),

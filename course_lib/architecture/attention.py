@@ -185,10 +185,10 @@ class RopeScaling:
 def rotary_angles(
     positions: Tensor, d_head: int, theta: float = 10_000.0, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin (query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
+    """Return cos and sin (…, query, d_head / 2) of the angles position · theta^(−2i / d_head), i = 0 … d_head / 2 − 1.
 
     Pair i of a head's numbers turns by its angle a position: pair 0 by one radian, the last by nearly 1 / theta (RoPE, arXiv
-    2104.09864). `positions` is (query,). Raises ValueError for an odd d_head.
+    2104.09864). `positions` is (…, query). Raises ValueError for an odd d_head.
     """
     if d_head % 2:
         raise ValueError(f"sines and cosines come in pairs of numbers, so their number must be even, not {d_head}")
@@ -198,7 +198,7 @@ def rotary_angles(
         turns = scaling.original_context * frequencies / (2 * math.pi)
         kept = ((turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)).clamp(0, 1)
         frequencies = kept * frequencies + (1 - kept) * frequencies / scaling.factor
-    angles = positions[:, None].float() * frequencies
+    angles = positions[..., None].float() * frequencies
     return angles.cos(), angles.sin()
 
 

@@ -213,15 +213,25 @@ class _Stack(nn.Module):
         self.final_norm = nn.Identity() if config.norm_position == "post" else _norm(config)  # "post" ends in one
 
     def residual(
-        self, ids: Tensor, cache: list[KVCache] | None = None, mask: Tensor | None = None, memory: Memory | None = None
+        self,
+        ids: Tensor,
+        cache: list[KVCache] | None = None,
+        mask: Tensor | None = None,
+        memory: Memory | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """Return the residual stream (batch, position, d_model) after the last block and the final norm."""
+        """Return the residual stream (batch, position, d_model) after the last block and the final norm.
+
+        `positions` (batch, position) says where each token stands, if not one behind the other: several texts in a row each
+        begin with 0.
+        """
         config = self.config
         start = 0 if cache is None else cache[0].length
         end = start + ids.shape[1]
         if end > config.context_length:
             raise ValueError(f"position {end - 1} lies outside the context of {config.context_length} tokens")
-        positions = torch.arange(start, end, device=ids.device)
+        if positions is None:
+            positions = torch.arange(start, end, device=ids.device)
         x = self.embedding(ids)
         if config.scaled_embeddings:
             x = x * config.d_model**0.5
@@ -232,9 +242,9 @@ class _Stack(nn.Module):
         x = self.dropout(self.embedding_norm(x))
         far = near = bias = None
         if config.positions == "rope":
-            d_head = self.blocks[0].attention.d_head
-            far = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
-            near = rotary_angles(positions, d_head, config.window_rope_theta) if config.window_rope_theta else far
+            d_head, places = self.blocks[0].attention.d_head, positions.unsqueeze(-2)  # the same for every head
+            far = rotary_angles(places, d_head, config.rope_theta, config.rope_scaling)
+            near = rotary_angles(places, d_head, config.window_rope_theta) if config.window_rope_theta else far
         if config.positions == "alibi":
             bias = alibi_bias(config.n_heads, ids.shape[1], end, ids.device)
         for layer, block in enumerate(self.blocks):
@@ -268,15 +278,24 @@ class TransformerLM(_Stack):
         self._initialise()
 
     def forward(
-        self, ids: Tensor, cache: list[KVCache] | None = None, mask: Tensor | None = None, memory: Memory | None = None
+        self,
+        ids: Tensor,
+        cache: list[KVCache] | None = None,
+        mask: Tensor | None = None,
+        memory: Memory | None = None,
+        positions: Tensor | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor:
         """Return the logits (batch, position, vocab) of the token that follows each position of `ids` (batch, position).
 
         With `cache` (see `new_cache`), `ids` continue what it holds. `mask` is boolean, True = may attend, broadcastable to
         (batch, head, query, key); the future is always hidden. To pad on the left, mask the padding; that needs positions
-        that are relative (RoPE, ALiBi): the others would count it. For `memory` see `EncoderDecoder`.
+        that are relative (RoPE, ALiBi): the others would count it. For `memory` see `EncoderDecoder`, for `positions`
+        `residual`. With `keep`, boolean (batch, position), only the logits (kept, vocab) of these positions are made: where
+        few are wanted, that saves the largest matrix product.
         """
-        return self.unembed(self.residual(ids, cache, mask, memory))
+        x = self.residual(ids, cache, mask, memory, positions)
+        return self.unembed(x if keep is None else x[keep])
 
     def unembed(self, x: Tensor) -> Tensor:
         """Return the logits (…, vocab) of normalised residual vectors `x` (…, d_model)."""

@@ -6,6 +6,7 @@ Read in this order:
 - `readers`: texts from files and from the hub
 - `quality`, `duplicates`: which of them are fit to learn from, and which are there twice
 - `shards`: token files on disk, and the batches that training draws from them
+- `packing`: several short documents in a row
 """
 
 from course_lib.corpora.duplicates import near_duplicates

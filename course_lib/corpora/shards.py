@@ -13,12 +13,12 @@ import shutil
 import struct
 import tempfile
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from operator import index
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,25 +29,42 @@ from course_lib.checks import check, check_texts, read_json
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "IGNORED",
     "Batches",
-    "Packed",
     "TokenArray",
     "TokenShards",
-    "fingerprint",
-    "pack",
-    "windows",
+    "Windowed",
     "write_shards",
 ]
-
-IGNORED = -100
-"""The target that `torch.nn.functional.cross_entropy` leaves out of the mean."""
 
 _INDEX = "index.json"
 _ROUNDS = (
     6  # of the Feistel network: four suffice for many windows (Luby and Rackoff 1988), a dozen need six to be fair
 )
 _ODD = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: multiplying by it scatters neighbours (Knuth 1973, section 6.4)
+
+
+class Windowed(Protocol):
+    """What `Batches` draws from and a Trainer trains on: rows of tokens, such as the windows of a text."""
+
+    vocab_size: int  # one more than the largest id
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+
+    def n_windows(self, context_length: int) -> int:
+        """How many rows an epoch has."""
+
+    def window(self, number: int, shift: int, context_length: int) -> tuple[Tensor, ...]:
+        """One of them: ids (context_length,), targets, and what else a loss may ask for."""
+
+    def windows(self, context_length: int) -> Iterator[tuple[Tensor, ...]]:
+        """All of them, once and in order."""
+
+    def fingerprint(self) -> str:
+        """What tells these tokens and targets from others."""
+
+
+_BLOCK, _MOST_BLOCKS = 4096, 256  # tokens, and how many blocks of them a fingerprint is taken of
 
 
 # ---------------------------------------------------------------- on disk
@@ -120,7 +137,46 @@ def _name(shard: int) -> str:
     return f"shard-{shard:05d}.bin"
 
 
-class TokenShards:
+class _RunningText:
+    """Tokens one behind the other, from which training takes windows. A target is the token after each id."""
+
+    def n_windows(self, context_length: int) -> int:
+        """Return how many windows of `context_length` tokens an epoch has. ValueError if there is none."""
+        count = len(self) // context_length - 1  # one less than fit: the cuts move by up to a window
+        if count < 1:
+            raise ValueError(f"{len(self)} tokens do not make two windows of {context_length}")
+        return count
+
+    def window(self, number: int, shift: int, context_length: int) -> tuple[Tensor, Tensor]:
+        """Return (ids, targets), both int64 (context_length,), of window `number` if the first begins at token `shift`."""
+        return self._pair(shift + number * context_length, context_length)
+
+    def windows(self, context_length: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (ids, targets), both (context_length,) and the last pair perhaps shorter, of consecutive windows, in order.
+
+        Each token of the text but the first is a target once.
+        """
+        check("context_length", context_length)
+        for start in range(0, len(self) - 1, context_length):
+            yield self._pair(start, context_length)
+
+    def fingerprint(self) -> str:
+        """Return 32 hexadecimal digits that tell one text's tokens from another's, on disk or in memory.
+
+        A text of up to a million tokens is read whole, of a longer one 256 blocks, evenly apart: milliseconds, however long
+        it is.
+        """
+        digest = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
+        for start in range(0, len(self), max(_BLOCK, len(self) // _MOST_BLOCKS)):
+            digest.update(self[start : start + _BLOCK].astype("<u4").tobytes())
+        return digest.hexdigest()
+
+    def _pair(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        tokens = torch.from_numpy(self[start : start + length + 1].astype(np.int64))
+        return tokens[:-1], tokens[1:]
+
+
+class TokenShards(_RunningText):
     """The tokens of a corpus in `folder`, as `write_shards` made it, mapped into memory.
 
     `len(shards)` is the number of tokens, `shards[start:stop]` an array of them, `vocab_size` one more than the tokenizer's
@@ -170,7 +226,7 @@ class TokenShards:
         return np.concatenate(parts or [self._shards[0][:0]])
 
 
-class TokenArray:
+class TokenArray(_RunningText):
     """What `TokenShards` is, of a text that fits into memory: its tokens, and `n_bytes` if they are to be compared by bytes."""
 
     def __init__(self, tokens: np.ndarray, vocab_size: int, n_bytes: int | None = None):
@@ -183,36 +239,26 @@ class TokenArray:
         return self.tokens[at]
 
 
-_BLOCK, _MOST_BLOCKS = 4096, 256  # tokens, and how many blocks of them a fingerprint is taken of
-
-
-def fingerprint(shards: TokenShards | TokenArray) -> str:
-    """Return 32 hexadecimal digits that tell one text's tokens from another's, on disk or in memory.
-
-    A text of up to a million tokens is read whole, of a longer one 256 blocks, evenly apart: milliseconds, however long it is.
-    """
-    digest = hashlib.blake2b(str(len(shards)).encode(), digest_size=16)
-    for start in range(0, len(shards), max(_BLOCK, len(shards) // _MOST_BLOCKS)):
-        digest.update(shards[start : start + _BLOCK].astype("<u4").tobytes())
-    return digest.hexdigest()
-
-
 # ---------------------------------------------------------------- batches
 
 
 class Batches:
-    """The batches of a training run: `batches[step]` is (ids, targets), both (batch_size / world_size, context_length).
+    """The batches of a training run. Those of a text are `batches[step]` = (ids, targets), both (batch_size / world_size,
+    context_length).
 
-    The corpus is cut into windows of `context_length` tokens, and each epoch takes every window once, in an order of its own;
+    The text is cut into windows of `context_length` tokens, and each epoch takes every window once, in an order of its own;
     the cuts lie elsewhere in each epoch. A target is the token after each id. `batch_size` is that of all processes together,
     of which `rank` gets its share, so that the batch of a step is the same whatever `world_size` is.
 
-    Raises ValueError if the batch cannot be shared out evenly, the corpus is shorter than two windows or a number is no such.
+    Anything that has `n_windows` and `window` can stand in a text's place, as the examples of fine-tuning do; of what its
+    windows hold, each step stacks so many.
+
+    Raises ValueError if the batch cannot be shared out evenly, the text is shorter than two windows or a number is no such.
     """
 
     def __init__(
         self,
-        shards: TokenShards | TokenArray,
+        text: Windowed,
         context_length: int,
         batch_size: int,
         *,
@@ -230,25 +276,21 @@ class Batches:
         check("rank", rank, int, 0, world_size - 1)
         if batch_size % world_size:
             raise ValueError(f"{batch_size} sequences cannot be shared out evenly over {world_size} processes")
-        self.n_windows = len(shards) // context_length - 1  # one less than fit: the cuts move by up to a window
-        if self.n_windows < 1:
-            raise ValueError(f"{len(shards)} tokens do not make two windows of {context_length}")
-        self.shards, self.context_length, self.batch_size, self.seed = shards, context_length, batch_size, seed
+        self.n_windows = text.n_windows(context_length)
+        self.text, self.context_length, self.batch_size, self.seed = text, context_length, batch_size, seed
         self._share = range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         """Return the batch of `step`, counted from 0, as int64. There is no last one: epoch follows epoch."""
         if (step := index(step)) < 0:
             raise IndexError(f"steps are counted from 0, not {step}")
-        rows = np.stack([self._window(step * self.batch_size + row) for row in self._share])
-        tokens = torch.from_numpy(rows.astype(np.int64))
-        return tokens[:, :-1], tokens[:, 1:]
+        rows = [self._window(step * self.batch_size + row) for row in self._share]
+        return tuple(map(torch.stack, zip(*rows, strict=True)))
 
-    def _window(self, turn: int) -> np.ndarray:
+    def _window(self, turn: int) -> tuple[Tensor, ...]:
         epoch, place = divmod(turn, self.n_windows)
         shift = _random((self.seed, epoch))[0] % self.context_length
-        start = shift + self.context_length * permuted(place, self.n_windows, (self.seed, epoch))
-        return self.shards[start : start + self.context_length + 1]
+        return self.text.window(permuted(place, self.n_windows, (self.seed, epoch)), shift, self.context_length)
 
 
 def permuted(place: int, n: int, key: tuple[int, ...]) -> int:
@@ -274,73 +316,3 @@ def _random(key: tuple[int, ...]) -> tuple[int, ...]:
     """Return a random number of 64 bits, drawn by `key`, for each round of the Feistel network."""
     digest = hashlib.blake2b(",".join(map(str, key)).encode(), digest_size=8 * _ROUNDS).digest()
     return struct.unpack(f"<{_ROUNDS}Q", digest)
-
-
-def windows(shards: TokenShards | TokenArray, context_length: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (ids, targets), both (context_length,) and the last pair perhaps shorter, of consecutive windows, in order.
-
-    Each token of the corpus but the first is a target once.
-    """
-    check("context_length", context_length)
-    for start in range(0, len(shards) - 1, context_length):
-        tokens = torch.from_numpy(shards[start : start + context_length + 1].astype(np.int64))
-        yield tokens[:-1], tokens[1:]
-
-
-# ---------------------------------------------------------------- packing
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Several documents a row: `ids`, `targets` and `documents`, all int64 (row, context_length).
-
-    A target is IGNORED where no token of the same piece follows. `documents` numbers the pieces of a row from 0; padding is −1.
-    """
-
-    ids: Tensor
-    targets: Tensor
-    documents: Tensor
-
-    def mask(self) -> Tensor:
-        """Return the mask (row, 1, query, key) under which pieces of a row do not see each other. True = may attend.
-
-        Padding sees padding, so that no row of a softmax is empty.
-        """
-        return (self.documents[:, :, None] == self.documents[:, None, :])[:, None]
-
-
-def pack(documents: Sequence[Sequence[int]], context_length: int, pad_id: int = 0) -> Packed:
-    """Put documents (token ids) of any length side by side into rows of `context_length`, with as little padding as may be.
-
-    One that is longer is first cut into pieces of `context_length` and a rest. Then, the longest first, each piece goes to the
-    row in which it leaves the least room: best-fit decreasing (arXiv 2404.10830). Empty documents are left out.
-    """
-    check("context_length", context_length)
-    check("pad_id", pad_id, int, 0)
-    pieces = [
-        document[start : start + context_length]
-        for document in documents
-        for start in range(0, len(document), context_length)
-    ]
-    rows: list[list[Sequence[int]]] = []
-    with_room: list[list[int]] = [[] for _ in range(context_length + 1)]  # of each room left, the rows that have it
-    for piece in sorted(pieces, key=len, reverse=True):
-        room = next((room for room in range(len(piece), context_length + 1) if with_room[room]), None)
-        if room is None:
-            room, row = context_length, len(rows)
-            rows.append([])
-        else:
-            row = with_room[room].pop()
-        rows[row].append(piece)
-        with_room[room - len(piece)].append(row)
-    shape = (len(rows), context_length)
-    ids = torch.full(shape, pad_id)
-    targets, places = torch.full(shape, IGNORED), torch.full(shape, -1)
-    for row, parts in enumerate(rows):
-        end = 0
-        for number, part in enumerate(parts):
-            start, end = end, end + len(part)
-            ids[row, start:end] = torch.as_tensor(part)
-            targets[row, start : end - 1] = ids[row, start + 1 : end]
-            places[row, start:end] = number
-    return Packed(ids, targets, places)

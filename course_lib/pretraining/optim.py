@@ -141,9 +141,7 @@ def for_model(
     if not weights:
         raise ValueError("every weight of the model is frozen; model.requires_grad_() sets them free")
     for_muon = [
-        w
-        for name, w in weights.items()
-        if muon_learning_rate is not None and name.startswith("blocks.") and w.ndim == 2
+        w for name, w in weights.items() if muon_learning_rate is not None and "blocks." in name and w.ndim == 2
     ]
     chosen = set(for_muon)
     rest = [weight for weight in weights.values() if weight not in chosen]

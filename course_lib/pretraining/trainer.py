@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from course_lib.architecture import TransformerLM, accounting
-from course_lib.corpora import Batches, TokenArray, TokenShards
-from course_lib.corpora.shards import fingerprint
+from course_lib.corpora import Batches
+from course_lib.corpora.packing import IGNORED
+from course_lib.corpora.shards import Windowed
 from course_lib.devices import autocast, matmul_peak, pick_device, pick_dtype
 from course_lib.pretraining import optim, processes
 from course_lib.pretraining.checkpoints import (
@@ -38,7 +39,7 @@ from course_lib.pretraining.checkpoints import (
     write_history,
 )
 from course_lib.pretraining.config import PretrainingConfig
-from course_lib.pretraining.evaluation import check_text, evaluate, next_token_loss
+from course_lib.pretraining.evaluation import Loss, check_text, evaluate, next_token_loss
 
 __all__ = ["StepReport", "Trainer", "read_history"]
 
@@ -54,13 +55,16 @@ class StepReport:
     tokens: int  # seen so far
     seconds: float  # spent on steps so far: neither evaluation nor checkpoints count
     tokens_per_second: float  # of this step
-    mfu: float  # model FLOPs utilisation: the share that this step reached of what all processes' matrix products can
+    mfu: (
+        float | None
+    )  # model FLOPs utilisation: this step's share of what all processes' matrix products can; None: unknown
     gradient_norm: float  # before it was clipped
     validation_loss: float | None = None  # in nats a token; None: not evaluated at this step
 
 
 class Trainer:
-    """Trains `model` on `train` as `config` says, and evaluates it on `validation`.
+    """Trains `model` on `train` as `config` says, and evaluates it on `validation`: texts (`TokenShards`, `TokenArray`), or
+    other rows of tokens with a `loss` of their own, such as the examples of fine-tuning.
 
     `for report in trainer` makes a step, yields its `StepReport`, and makes the next. `break` stops; iterating again goes on.
     With a `folder`, checkpoints and a log (`log.jsonl`, a report a line) are kept there, and a Trainer on a folder that
@@ -78,10 +82,12 @@ class Trainer:
     def __init__(
         self,
         model: TransformerLM,
-        train: TokenShards | TokenArray,
-        validation: TokenShards | TokenArray | None,
+        train: Windowed,
+        validation: Windowed | None,
         config: PretrainingConfig,
         folder: str | Path | None = None,
+        *,
+        loss: Loss = next_token_loss,
     ):
         for text in (train, validation):
             if text is not None:
@@ -106,7 +112,7 @@ class Trainer:
         self.dtype = pick_dtype(self.device) if config.dtype is None else getattr(torch, config.dtype)
         self.replica = processes.spread(model, config.parallel, self.device, self.dtype)  # called in the model's place
         compiled = config.compile is not None
-        self.loss = torch.compile(next_token_loss, backend=config.compile) if compiled else next_token_loss
+        self._plain_loss, self.loss = loss, torch.compile(loss, backend=config.compile) if compiled else loss
         self.optimizers = optim.for_model(
             model,
             learning_rate=config.learning_rate,
@@ -114,6 +120,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.peak = processes.total(torch.tensor(matmul_peak(self.device, self.dtype), device=self.device)).item()
+        self._flops = self._count_flops()
         self.history: list[StepReport] = []
         self._n_logged, self._saved = 0, None
         if self.folder is not None:
@@ -171,12 +178,17 @@ class Trainer:
                 tokens=(self.step + 1) * n_tokens,
                 seconds=seconds + (self.history[-1].seconds if self.history else 0.0),
                 tokens_per_second=n_tokens / seconds,
-                mfu=accounting.step_flops(self.model.config, config.batch_size, self.context_length)
-                / seconds
-                / self.peak,
+                mfu=None if self._flops is None else self._flops / seconds / self.peak,
                 gradient_norm=norm,
             )
             self.history.append(report)
+
+    def _count_flops(self) -> int | None:
+        """Return the operations of a step; None where not all of the model's are made: for frozen weights, few logits."""
+        is_whole = self._plain_loss is next_token_loss and all(w.requires_grad for w in self.model.parameters())
+        return (
+            accounting.step_flops(self.model.config, self.config.batch_size, self.context_length) if is_whole else None
+        )
 
     def _schedule(self, step: int) -> float:
         """Set the learning rates of `step`, counted from 0, and return AdamW's."""
@@ -197,12 +209,16 @@ class Trainer:
         if self.model.config.dropout:  # drawn from the step and the process alone, so that a resumed run draws the same
             seeds = np.random.SeedSequence((self.config.seed, self.step, processes.rank()))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
-        ids, targets = (torch.as_tensor(x).to(self.device) for x in self.batches[self.step])
+        batch = [part.to(self.device) for part in self.batches[self.step]]
+        n_targets = processes.mean(
+            (batch[1] != IGNORED).sum()
+        )  # a process or micro-batch with more of them counts more
         mean_loss = torch.zeros((), device=self.device)
-        for part, (x, y) in enumerate(zip(ids.chunk(n_parts), targets.chunk(n_parts), strict=True), start=1):
-            with processes.gradient_sync(self.replica, now=part == n_parts):
+        parts = zip(*(tensor.chunk(n_parts) for tensor in batch), strict=True)
+        for number, part in enumerate(parts, start=1):
+            with processes.gradient_sync(self.replica, now=number == n_parts):
                 with autocast(self.device, self.dtype):
-                    loss = self.loss(self.replica, x, y) / n_parts
+                    loss = self.loss(self.replica, *part, reduction="sum") / n_targets
                 loss.backward()
             mean_loss += loss.detach()
         return processes.mean(mean_loss)
@@ -232,7 +248,8 @@ class Trainer:
         if self._saves_now():
             self.save_now()
         if self._evaluates_now():
-            loss = evaluate(self.model, self.validation, self.context_length, dtype=self.dtype)
+            text, length = self.validation, self.context_length
+            loss = evaluate(self.model, text, length, dtype=self.dtype, loss=self._plain_loss)
             with _undivided():
                 self.history[-1] = replace(self.history[-1], validation_loss=loss)
                 if self.folder is not None and self._saved == checkpoint_path(self.folder, self.step):
@@ -257,7 +274,7 @@ class Trainer:
         model = {f"model.{name}": value for name, value in asdict(self.model.config).items()}
         training = {name: value for name, value in asdict(self.config).items() if name not in how}
         frozen = sorted(name for name, weight in self.model.named_parameters() if not weight.requires_grad)
-        text = {"train_tokens": len(self.train), "train_fingerprint": fingerprint(self.train)}
+        text = {"train_tokens": len(self.train), "train_fingerprint": self.train.fingerprint()}
         return {**text, "frozen": frozen, **training, **model}
 
     def _newest(self) -> Path | None:

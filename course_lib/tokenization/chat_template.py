@@ -18,8 +18,10 @@ from course_lib.tokenization.sandbox import BoundedSandbox
 __all__ = ["render"]
 
 
-def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str, str]) -> str:
-    """Return `messages` as `template` writes them, up to where the next reply begins.
+def render(
+    template: str, messages: Sequence[Mapping], named_tokens: Mapping[str, str], *, opens_reply: bool = True
+) -> str:
+    """Return `messages` as `template` writes them, and if it `opens_reply` what stands before the next reply.
 
     `named_tokens` are the special tokens that the template knows by name, such as {"bos_token": "<s>"}. Raises ValueError
     with what the template says if it refuses the messages or cannot make text of them, if it is no valid template, and if it
@@ -33,7 +35,9 @@ def render(template: str, messages: Sequence[Mapping], named_tokens: Mapping[str
     except TemplateSyntaxError as error:
         raise ValueError(f"the model's chat template has an error in line {error.lineno}: {error.message}") from None
     try:
-        return program.render(messages=messages, add_generation_prompt=True, tools=None, documents=None, **named_tokens)
+        return program.render(
+            messages=messages, add_generation_prompt=opens_reply, tools=None, documents=None, **named_tokens
+        )
     except Exception as error:  # the template's own: a content of None is added to a string, a number divided by 0
         raise ValueError(f"the model's chat template refuses these messages: {error}") from None
 

@@ -10,12 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import Batches, TokenShards, write_shards
-from course_lib.corpora.shards import IGNORED, pack, permuted, windows
-from course_lib.devices import seed_everything
+from course_lib.corpora.shards import permuted
 from course_lib.tokenization import train_bpe
 
 TEXTS = ["To be, or not to be, that is the question.", "", "Words, words, words.", "¡Olé! 🐎"]
@@ -211,44 +208,6 @@ def test_seeds_give_other_orders_and_errors_say_what_is_wrong(shards):
 
 @pytest.mark.parametrize("context_length", [7, 16, 1000])
 def test_windows_make_every_token_a_target_once(shards, context_length):
-    pairs = list(windows(shards, context_length))
+    pairs = list(shards.windows(context_length))
     assert torch.cat([targets for _, targets in pairs]).tolist() == shards[1:].tolist()
     assert torch.cat([ids for ids, _ in pairs]).tolist() == shards[:-1].tolist()
-
-
-# ---------------------------------------------------------------- packing
-
-
-@given(st.lists(st.lists(st.integers(1, 90), max_size=30), min_size=1), st.integers(2, 12))
-def test_packing_keeps_every_piece_whole(documents, context_length):
-    packed = pack(documents, context_length)
-    pieces = [tuple(d[i : i + context_length]) for d in documents for i in range(0, len(d), context_length)]
-    found = [
-        tuple(ids[places == number].tolist())
-        for ids, places in zip(packed.ids, packed.documents, strict=True)
-        for number in range(int(places.max()) + 1)
-    ]
-    assert sorted(found) == sorted(pieces)
-    assert len(packed.ids) <= max(1, 2 * sum(map(len, pieces)) // context_length + 1)  # no two rows are half empty
-    for ids, targets, places in zip(packed.ids, packed.targets, packed.documents, strict=True):
-        follows = places[1:] == places[:-1]
-        assert (targets[:-1] == ids[1:])[follows & (places[1:] >= 0)].all()
-        assert (targets[:-1] == IGNORED)[~follows].all() and targets[-1] == IGNORED
-
-
-def test_best_fit_by_hand():
-    packed = pack([[1] * 6, [2] * 3, [3] * 5, [4] * 2, [5] * 4], 10, pad_id=9)
-    # 6; 5 opens a second row; 4 fits the first exactly; 3 and then 2 fill the second
-    assert packed.ids.tolist() == [[1] * 6 + [5] * 4, [3] * 5 + [2] * 3 + [4] * 2]
-
-
-def test_packed_documents_do_not_see_each_other():
-    seed_everything(0)
-    config = TransformerConfig(vocab_size=20, d_model=16, n_layers=2, n_heads=2, d_ff=24, context_length=10)
-    model = TransformerLM(config).eval()
-    documents = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7]]
-    packed = pack(documents, 10)
-    logits = model(packed.ids, mask=packed.mask())
-    loss = F.cross_entropy(logits.flatten(0, 1), packed.targets.flatten(), ignore_index=IGNORED)
-    alone = [F.cross_entropy(model(torch.tensor([d[:-1]]))[0], torch.tensor(d[1:]), reduction="sum") for d in documents]
-    torch.testing.assert_close(loss, sum(alone) / sum(len(d) - 1 for d in documents))

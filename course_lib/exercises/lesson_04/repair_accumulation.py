@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from course_lib.corpora.shards import IGNORED
+from course_lib.corpora.packing import IGNORED
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["REPAIR_ACCUMULATION"]
