@@ -6,13 +6,13 @@ What is wrong there would else come out elsewhere: as a loop that never ends, as
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["check", "check_fields", "check_texts", "read_json"]
+__all__ = ["check", "check_fields", "check_names", "check_texts", "read_json"]
 
 _NUMBERS = {int: (Integral, 2**63 - 1), float: (Real, sys.float_info.max)}  # what counts as one, and the largest
 
@@ -46,6 +46,12 @@ def check_fields(config: object, **limits: tuple[float, float]) -> None:
     """Check each field of a dataclass against its annotation, as `check` does, within its (at_least, at_most) in `limits`."""
     for field, kind in get_type_hints(type(config)).items():
         check(field, getattr(config, field), kind, *limits.get(field, ()))
+
+
+def check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raise ValueError that says `what` if one of the names `given` is not `known`."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"unknown {what}: {', '.join(unknown)}; known are {', '.join(known)}")
 
 
 def check_texts(name: str, texts: Iterable[str]) -> None:

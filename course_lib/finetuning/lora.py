@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.checks import check, check_texts, read_json
+from course_lib.pretraining import processes
 
 __all__ = ["LoraConfig", "LoraLinear", "add_lora", "load_adapter", "merge", "save_adapter", "unmerge"]
 
@@ -131,10 +132,13 @@ def unmerge(model: TransformerLM, adapter: dict[str, LoraLinear]) -> None:
 
 
 def save_adapter(model: TransformerLM, folder: str | Path) -> None:
-    """Write the small matrices alone into `folder`, as `peft` reads them. ValueError if the model has none."""
+    """Write the small matrices alone into `folder`, as `peft` reads them. ValueError if the model has none.
+
+    Of several processes all call this together, for each may hold a part, and process 0 writes.
+    """
     small, shapes = {}, set()
     for name, parameter in _small_matrices(model):
-        small[name] = parameter.detach().cpu().contiguous()
+        small[name] = processes.whole(parameter).cpu().contiguous()
     for _, module in _adapted(model):
         shapes |= {(len(a), module.scale, name) for name, a in module.down.items()}
     if not small:
@@ -149,6 +153,8 @@ def save_adapter(model: TransformerLM, folder: str | Path) -> None:
         "bias": "none",
         "lora_dropout": 0.0,
     }
+    if processes.rank() > 0:
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")

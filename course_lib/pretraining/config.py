@@ -2,16 +2,15 @@
 
 import math
 import tomllib
-from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from course_lib.architecture import TransformerConfig
 from course_lib.architecture.attention import RopeScaling
-from course_lib.checks import check_fields
+from course_lib.checks import check_fields, check_names
 
-__all__ = ["PretrainingConfig", "Run", "read_run", "transformer_config"]
+__all__ = ["PretrainingConfig", "Run", "pretraining_config", "read_run", "transformer_config"]
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,16 @@ def read_run(path: Path) -> Run:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        _check_names("tables", tables, ("model", "training", "data", "checkpoints"))
+        check_names("tables", tables, ("model", "training", "data", "checkpoints"))
         data, saved = tables.get("data", {}), tables.get("checkpoints", {})
-        _check_names("fields of [data]", data, ("train", "validation"))
-        _check_names("fields of [checkpoints]", saved, ("folder",))
+        check_names("fields of [data]", data, ("train", "validation"))
+        check_names("fields of [checkpoints]", saved, ("folder",))
         if "train" not in data:
             raise ValueError("[data] lacks train, the folder of token shards to train on")
         paths = (data["train"], data.get("validation"), saved.get("folder"))
         return Run(
             transformer_config(tables.get("model", {})),
-            _pretraining_config(tables.get("training", {})),
+            pretraining_config(tables.get("training", {})),
             *(None if place is None else path.parent / place for place in paths),
         )
     except ValueError as error:  # of TOML itself too
@@ -89,7 +88,7 @@ def read_run(path: Path) -> Run:
 
 def transformer_config(values: dict[str, Any]) -> TransformerConfig:
     """Return the config with the fields `values`, as TOML, JSON or `dataclasses.asdict` give them."""
-    _check_names("fields of a model", values, [field.name for field in fields(TransformerConfig)])
+    check_names("fields of a model", values, [field.name for field in fields(TransformerConfig)])
     scaling = values.get("rope_scaling")
     try:
         return TransformerConfig(**values | {"rope_scaling": scaling and RopeScaling(**scaling)})
@@ -97,13 +96,9 @@ def transformer_config(values: dict[str, Any]) -> TransformerConfig:
         raise ValueError(f"the model's config: {str(error).partition('__init__() ')[2] or error}") from None
 
 
-def _pretraining_config(values: dict[str, Any]) -> PretrainingConfig:
-    _check_names("fields of [training]", values, [field.name for field in fields(PretrainingConfig)])
+def pretraining_config(values: dict[str, Any]) -> PretrainingConfig:
+    """Return the config with the fields `values` of the table [training]."""
+    check_names("fields of [training]", values, [field.name for field in fields(PretrainingConfig)])
     if missing := sorted({"n_steps", "batch_size"} - values.keys()):
         raise ValueError(f"[training] lacks {' and '.join(missing)}")
     return PretrainingConfig(**values)
-
-
-def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"unknown {what}: {', '.join(unknown)}; known are {', '.join(known)}")

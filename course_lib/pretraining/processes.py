@@ -29,6 +29,7 @@ __all__ = [
     "spread",
     "total",
     "wait_for_all",
+    "whole",
     "world_size",
 ]
 
@@ -79,9 +80,9 @@ def spread(model: TransformerLM, parallel: str, device: torch.device, dtype: tor
     if parallel == "ddp":
         return DistributedDataParallel(model.to(device), gradient_as_bucket_view=True)
     for parameter in model.parameters():
-        from_first = parameter.data.to(device)
+        from_first = parameter.data.to(device).contiguous()  # a loaded model's may lie by columns
         dist.broadcast(from_first, 0)
-        parameter.data.copy_(from_first)
+        parameter.data = from_first
     low = None if dtype == torch.float32 else dtype
     options = {
         "mesh": init_device_mesh(device.type, (world_size(),)),
@@ -124,6 +125,12 @@ def wait_for_all() -> None:
     """Wait until every process has come here."""
     if world_size() > 1:
         dist.barrier()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of `tensor`, without its history; if it is sharded, every process gets it, and all ask for it together."""
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def rows(tensor: Tensor) -> tuple[Tensor, int]:

@@ -7,8 +7,10 @@ A template is somebody else's code, so it runs in a sandbox. What it finds there
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from types import CodeType
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import Template, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Scope
 from jinja2.parser import Parser
@@ -27,11 +29,9 @@ def render(
     with what the template says if it refuses the messages or cannot make text of them, if it is no valid template, and if it
     makes more than `sandbox` lets it.
     """
-    environment = BoundedSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = environment.bounded(_to_json)
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    environment = _environment()
     try:
-        program = environment.from_string(template)
+        program = Template.from_code(environment, _compiled(template), environment.make_globals(None))
     except TemplateSyntaxError as error:
         raise ValueError(f"the model's chat template has an error in line {error.lineno}: {error.message}") from None
     try:
@@ -40,6 +40,19 @@ def render(
         )
     except Exception as error:  # the template's own: a content of None is added to a string, a number divided by 0
         raise ValueError(f"the model's chat template refuses these messages: {error}") from None
+
+
+def _environment() -> BoundedSandbox:
+    environment = BoundedSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = environment.bounded(_to_json)
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    return environment
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> CodeType:
+    """Compile once what thousands of chats are written with; each rendering has an account of its own all the same."""
+    return _environment().compile(template)
 
 
 class _Generation(Extension):

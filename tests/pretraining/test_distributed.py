@@ -1,8 +1,6 @@
 """Several processes train one model, started by torchrun: the same losses as one, and checkpoints that any number can read."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 from distributed_run import CONFIG, MODEL, STOPS, WAYS, new_trainer, train_to
 from safetensors import safe_open
 from small_corpus import write_small_corpus
+from torchrun import torchrun
 
 from course_lib.pretraining import checkpoints as training_checkpoints
 from course_lib.pretraining import list_checkpoints, load_model
@@ -19,15 +18,6 @@ from course_lib.pretraining.__main__ import main
 
 EVERY_WAY = pytest.mark.parametrize("way", WAYS)
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def torchrun(n_processes: int, *command: object) -> str:
-    """Run a Python script or module in `n_processes` processes on this machine, and return what they print."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
