@@ -1,8 +1,9 @@
-"""Where training text comes from, and what is done to it: lesson 04.
+"""Where training text comes from, and what is done to it: lessons 04 and 05.
 
 Read in this order:
 
 - `shakespeare`: the course's own corpus, and what is held out of it
+- `instructions`: questions and answers made from it (05)
 - `readers`: texts from files and from the hub
 - `quality`, `duplicates`: which of them are fit to learn from, and which are there twice
 - `shards`: token files on disk, and the batches that training draws from them
