@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Changed", "Difference", "Raised", "call", "first_difference"]
+__all__ = ["Changed", "Difference", "Raised", "call", "describe", "first_difference"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
             return Difference(f"It should return {len(wanted)} things", describe(got), f"({', '.join(names)})")
         parts = zip(got, wanted, names, strict=True)
         return next((d for g, w, name in parts if (d := first_difference(g, w, (name,), tolerance))), None)
+    if isinstance(wanted, dict) and any(isinstance(value, Tensor) for value in wanted.values()):
+        return _entry_difference(got, wanted, names[0], tolerance)
     got = _as_tensor(got)
     if isinstance(wanted, Tensor):
         return _tensor_difference(got, wanted, names[0], tolerance)
@@ -76,6 +78,17 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
     return None if _equal(got, wanted) else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
 
 
+def _entry_difference(got: object, wanted: dict, name: str, tolerance: float) -> Difference | None:
+    """Say where two dictionaries of tensors part: by their keys, or by the first entry that differs."""
+    if not isinstance(got, dict):
+        return Difference(f"`{name}` should be a dictionary", describe(got), describe(wanted))
+    odd = [f"lacks {key!r}" for key in wanted if key not in got] + [f"has {key!r}" for key in got if key not in wanted]
+    if odd:
+        return Difference(f"`{name}` {odd[0]}", f"{len(got)} keys", f"{len(wanted)} keys")
+    entries = ((got[key], wanted[key], f"{name}[{key!r}]") for key in wanted)
+    return next((d for g, w, entry in entries if (d := first_difference(g, w, (entry,), tolerance))), None)
+
+
 def describe(value: object) -> str:
     """Say in a few words what `value` is."""
     if isinstance(value, Tensor):
@@ -86,6 +99,8 @@ def describe(value: object) -> str:
         return f"a list of length {len(value)}"
     if value is None or isinstance(value, Real):
         return _written(value, str)
+    if isinstance(value, dict) and any(isinstance(entry, Tensor) for entry in value.values()):
+        return f"a dictionary of {len(value)} tensors"
     if isinstance(value, str | dict):
         return _written(value, repr)
     return _type(value)
@@ -131,8 +146,10 @@ def _numbers(tensor: Tensor) -> Tensor | None:
 
 def _untouched(before: object, after: object) -> bool:
     if isinstance(before, Tensor):
-        return torch.equal(before, after)
-    return before == after if isinstance(before, dict) else True
+        return isinstance(after, Tensor) and torch.equal(before, after)
+    if not isinstance(before, dict):
+        return True
+    return before.keys() == after.keys() and all(_untouched(before[key], after[key]) for key in before)
 
 
 def _equal(got: object, wanted: object) -> bool:

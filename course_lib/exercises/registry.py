@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.exercises.compare import Changed, Difference, Raised, call, first_difference
+from course_lib.exercises.compare import Changed, Difference, Raised, call, describe, first_difference
 
 __all__ = ["Exercise", "Mistake", "Outcome"]
 
@@ -153,9 +153,14 @@ class Exercise:
 
     def _describe(self, arguments: tuple) -> str:
         return ", ".join(
-            f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{name} = {value}"
+            f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{name} = {_shown(value)}"
             for name, value in zip(signature(self.expected).parameters, arguments, strict=True)
         )
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else describe(value)  # a model, or a dictionary of tensors
 
 
 def _run(answer: object, cases: Sequence[tuple]) -> list:

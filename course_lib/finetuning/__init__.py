@@ -7,6 +7,7 @@ Read in this order:
 - `chats`: chats as tokens, and which of them are trained on
 - `supervised`: examples packed into rows, the loss on their answers, how many are right
 - `lora`: small matrices trained beside frozen large ones, in `peft`'s own files
+- `forgetting`: what a small model forgets while it is taught capitals
 - `config`: a run as a file describes it
 
 `python -m course_lib.finetuning --config run.toml`, in `__main__`, fine-tunes a model as a file describes.

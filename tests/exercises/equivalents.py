@@ -95,5 +95,12 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
             "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
         }
     },
+    "05.6": {
+        _NO_ITEM: {
+            "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
+        },
+        "−0 is 0": {"forgotten_bits = bits(taught_capitals(-0.0)) - bits(planted.model)"},
+    },
+    "05.5": {"the copy begins as what it is a copy of": {"for name, weight in whole.items():"}},
 }
 """Exercise id -> reason -> the changed lines, as `mutants` gives them."""

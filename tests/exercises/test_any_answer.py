@@ -62,6 +62,8 @@ def in_each(change: Callable[[Tensor], object], result: object) -> object:
     """Return `result` with its tensors changed; a number or a collection stands for the tensor of it where it can."""
     if isinstance(result, tuple) and any(isinstance(part, Tensor) for part in result):
         return tuple(change(part) for part in result)
+    if isinstance(result, dict):
+        return {key: change(value) for key, value in result.items()}
     return change(
         result if isinstance(result, Tensor) else torch.tensor(result) if isinstance(result, float) else result
     )

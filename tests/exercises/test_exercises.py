@@ -13,6 +13,7 @@ from course_lib import exercises
 from course_lib.exercises import EXERCISES, find
 from course_lib.exercises.lesson_03.what_if import bits_without
 from course_lib.exercises.lesson_04.what_if import bits_a_character
+from course_lib.exercises.lesson_05.what_if import bits_after
 from course_lib.exercises.registry import no_inputs
 from course_lib.widgets import check
 
@@ -205,6 +206,32 @@ def test_wrong_strings_and_dicts_are_shown_as_they_are():
     assert outcome.got == "{('q',): 3}"
 
 
+def test_dictionaries_of_tensors_part_by_their_keys_or_by_their_first_wrong_number():
+    merged = find("05.5")
+    right = merged.run(merged.solution)
+
+    def check(change):
+        return merged.check(lambda *arguments: change(right(*arguments)), seeded(0))
+
+    norm = "model.norm.weight"
+    outcome = check(lambda weights: [*weights.values()])
+    assert (
+        outcome.message.startswith("`merged` should be a dictionary.")
+        and outcome.wanted == "a dictionary of 10 tensors"
+    )
+    outcome = check(lambda weights: {name: weights[name] for name in weights if name != norm})
+    assert outcome.message.startswith(f"`merged` lacks '{norm}'.") and (outcome.got, outcome.wanted) == (
+        "9 keys",
+        "10 keys",
+    )
+    assert check(lambda weights: weights | {"more": 1}).message.startswith("`merged` has 'more'.")
+    assert check(lambda weights: weights | {norm: weights[norm] + 1}).message.startswith(
+        f"`merged['{norm}'][0]` is wrong."
+    )
+    outcome = check(lambda weights: weights | {norm: "text"})
+    assert outcome.message.startswith(f"`merged['{norm}']` should be a tensor.")
+
+
 @pytest.mark.parametrize("number", ["01.4", "02.3", "02.4", "03.3", "03.4"])
 def test_answer_in_numpy_counts_by_its_values(number):
     exercise = find(number)
@@ -368,3 +395,10 @@ def test_text_of_a_check_can_be_compared():
 def test_unknown_exercise_is_named_with_those_that_exist():
     with pytest.raises(ValueError, match=r"no exercise '9\.9'; there are 01\.1, 01\.2"):
         check("9.9", None)
+
+
+def test_explanation_of_05_6_says_what_is_measured():
+    why, before = find("05.6").why, bits_after(None)
+    assert f"needs {before:.1f} bits" in why and "by about 2.0" in why and "by 0.3" in why
+    assert 1.7 < bits_after(0.0) - before < 2.3  # on other processors; seeds differ by 0.15
+    assert 0.2 < bits_after(0.25) - before < 0.4

@@ -1,0 +1,9 @@
+"""The exercises of lesson 05, fine-tuning, in the order of the lesson."""
+
+from course_lib.exercises.lesson_05.build_adapter import BUILD_ADAPTER
+from course_lib.exercises.lesson_05.what_if import WHAT_IF
+from course_lib.exercises.lesson_05.write_lora import WRITE_LORA
+
+__all__ = ["EXERCISES"]
+
+EXERCISES = (WRITE_LORA, BUILD_ADAPTER, WHAT_IF)
