@@ -12,12 +12,14 @@ the still picture that readers without a kernel see (`picture.py`).
 - `checkpoint_scrubber`: one model at every point of its training (04)
 - `scale_planner`: what a training run takes in memory, days and money (04)
 - `parallelism_timeline`: who computes, sends and waits in one training step (04)
+- `chat_format_view`: a chat as tokens, what the loss is on, and how chats share a row (05)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
 from course_lib.widgets.attention_explorer.widget import AttentionExplorer
 from course_lib.widgets.attention_stepper.widget import AttentionStepper
 from course_lib.widgets.cache_view.widget import CacheView
+from course_lib.widgets.chat_format_view.widget import ChatFormatView
 from course_lib.widgets.checkpoint_scrubber.widget import CheckpointScrubber
 from course_lib.widgets.exercise_check.widget import ExerciseCheck, check
 from course_lib.widgets.logit_lens.widget import LogitLens
@@ -32,6 +34,7 @@ __all__ = [
     "AttentionExplorer",
     "AttentionStepper",
     "CacheView",
+    "ChatFormatView",
     "CheckpointScrubber",
     "ExerciseCheck",
     "LogitLens",

@@ -49,6 +49,7 @@ display(
     CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, "Tom sees the cat.", "Tom"),
     stepper,
     TokenizerView(tokenizer, "Tom sees the cat."),
+    ChatFormatView(tokenizer, [[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Tom."}]] * 2),
     ParallelismTimeline("interleaved"),
     ParallelismTimeline("expert"),
     ScalePlanner("DeepSeek-V3"),

@@ -7,7 +7,14 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, AttentionStepper, LogitLens, SamplingPlayground, TokenizerView
+from course_lib.widgets import (
+    AttentionExplorer,
+    AttentionStepper,
+    ChatFormatView,
+    LogitLens,
+    SamplingPlayground,
+    TokenizerView,
+)
 
 KINDS = {
     "control characters": ["\x00", "\x05", "\x0c", "\r", "\x16", "\x7f", "\x85", "\t\n"],
@@ -34,6 +41,7 @@ def test_every_picture_can_show_it(tokens):
         LogitLens(model, tokenizer, text),
         TokenizerView(tokenizer, text),
         AttentionExplorer(model, tokenizer, text),
+        ChatFormatView(tokenizer, [[{"role": "user", "content": text}, {"role": "assistant", "content": text}]]),
         AttentionStepper(*torch.ones(3, 6, 2), tokens=tokens[-6:]),
     )
     for widget in widgets:

@@ -19,6 +19,7 @@ from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
     CacheView,
+    ChatFormatView,
     CheckpointScrubber,
     LogitLens,
     ParallelismTimeline,
@@ -35,6 +36,7 @@ LONG = "the paintings hang on the wall of a room that nobody has entered for yea
 NAMES = (
     *("AttentionExplorer", "LogitLens", "SamplingPlayground", "CacheView", "TokenizerView", "AttentionStepper"),
     *("Predict", "check", "ScalePlanner", "ParallelismTimeline", "CheckpointScrubber", "TrainingDashboard"),
+    "ChatFormatView",
 )
 
 
@@ -65,6 +67,9 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
         "ScalePlanner": lambda: ScalePlanner("Llama 3 405B"),
         "ParallelismTimeline": lambda: ParallelismTimeline("1f1b"),
         "CheckpointScrubber": lambda: CheckpointScrubber(list_checkpoints(folder / "run"), small, "Tom sees the cat."),
+        "ChatFormatView": lambda: ChatFormatView(
+            tokenizer, [[{"role": "user", "content": LONG[:400]}, {"role": "assistant", "content": "Yes."}]] * 4
+        ),
         "TrainingDashboard": lambda: TrainingDashboard(
             Trainer(TransformerLM(shape), shards, None, recipe), small, "Tom"
         ).run(),
