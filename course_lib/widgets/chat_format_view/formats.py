@@ -86,7 +86,7 @@ def example_of(tokenizer: Tokenizer, chat: Chat, mask: str) -> Example:
 def said(tokenizer: Tokenizer, chat: Chat, turn: int) -> tuple[int, int]:
     """Return where, in the tokens of `chat`, the content of message `turn` begins and ends.
 
-    Those tokens are it that change if the message says something else; around them is what the template writes.
+    These are the tokens that change if the message says something else; those around them are the template's.
     """
     content = chat[turn]["content"].strip()
     other = next(digit for digit in "012" if digit not in (content[:1], content[-1:]))

@@ -6,9 +6,9 @@ import { choiceRow } from "../shared/settings.js";
 const LEFT = 84; // CSS pixels for "query" and the chats' numbers
 const TOP = 96; // CSS pixels for "key", the chats' numbers and their positions
 const LARGEST = 420; // CSS pixels of the mask's side
-const NAME = 10; // CSS pixels from the outer edge to the middle of the role, of a chat's number, and of positions
-const CHAT = 32;
-const RAMP = { zero: 92, highest: 62 };
+const NAME = 10; // CSS pixels from the edge: the middle of the role
+const CHAT = 32; // of a chat's number
+const RAMP = { zero: 92, highest: 62 }; // of the first position and of the last
 
 /** @param {import("../shared/settings.js").View} view */
 export function maskPanel(view) {
@@ -202,10 +202,13 @@ function readoutOn({ row, active, isolated, row_length }) {
   };
   const { query, key } = active;
   const isOwn = octets(row.own)[query * row_length + key] === 1;
-  return [named("query"), named("key"), node("b", { textContent: verdict({ query, key, isOwn, isolated }) })];
+  const isPadding = query >= row.tokens.length;
+  const said = verdict({ query, key, isPadding, isOwn, isolated });
+  return [named("query"), named("key"), node("b", { textContent: said })];
 }
 
-function verdict({ query, key, isOwn, isolated }) {
+function verdict({ query, key, isPadding, isOwn, isolated }) {
+  if (isPadding) return "padding has no target: what it sees changes nothing";
   if (key > query) return "not seen: the key comes later";
   if (isOwn) return "seen";
   return isolated ? "not seen: the key is of another chat" : "seen, though the key is of another chat";
@@ -213,7 +216,7 @@ function verdict({ query, key, isOwn, isolated }) {
 
 function inWordsOf(row, isolated) {
   const share = node("b", { textContent: `${Math.round((100 * row.n_others) / row.n_seen)} %` });
-  if (row.n_others === 0) return ["One chat stands in this row: there is none other to see."];
+  if (row.n_others === 0) return ["One chat stands in this row: there is no other to see."];
   if (isolated) return ["No chat sees another, and in each the positions begin at 0, as if it stood alone."];
   return ["Of what the tokens see, ", share, " is of another chat, and the positions go on as if all were one text."];
 }

@@ -14,12 +14,8 @@ from course_lib.plots import PALETTE, drawable
 __all__ = ["chat_picture"]
 
 _WIDTH, _DPI, _MARGIN = 1100, 100, 24  # pixels
-_CHARACTER, _ROW, _CHIP, _STRIP = (
-    9.2,
-    34,
-    24,
-    32,
-)  # pixels: a monospaced character of 11 pt, a row of chips, a chip, a row
+_CHARACTER, _ROW, _CHIP = 9.2, 34, 24  # pixels: a monospaced character of 11 pt, a line of chips, a chip's height
+_STRIP = 32  # pixels: a row of the batch, and the gap below it
 _MOST_LINES = 12
 _SIDE, _GAP = 300, 90  # pixels: the mask, and what is between it and the rows
 _COLOURS = PALETTE["light"]
@@ -46,7 +42,8 @@ def chat_picture(settings: dict, result: dict) -> bytes:
     for number, segments in enumerate(result["rows"]):
         _draw_strip(ax, right, top + 36 + _STRIP * number, segments, result["row_length"], settings["chat"])
     if result["row"]:
-        _title(ax, top + 10, f"Attention in row {result['row']['number'] + 1}", right + _GAP)
+        kind = "inside each chat" if settings["isolated"] else "plain causal"
+        _title(ax, top + 10, f"Row {result['row']['number'] + 1}: {kind}", right + _GAP)
         _draw_mask(figure, (right + _GAP) / _WIDTH, 1 - (top + 62 + _SIDE) / height, height, settings, result)
     png = BytesIO()
     figure.savefig(png)
@@ -102,7 +99,7 @@ def _draw_chip(ax: Axes, x: float, y: float, token: dict) -> None:
 def _draw_strip(ax: Axes, right: float, y: float, segments: list[dict], length: int, chosen: int) -> None:
     """Draw one row: its chats with their numbers, the tokens that are targets underlined, and what pads it hatched."""
     x = np.interp(np.arange(length + 1), [0, length], [_MARGIN, right])
-    height = _STRIP - 8  # and a gap
+    height = _STRIP - 8
     end = segments[-1]["end"] if segments else 0
     ax.add_patch(
         Rectangle((x[end], y), x[-1] - x[end], height, facecolor="white", edgecolor="#BBBBBB", hatch="////", lw=0)
@@ -114,7 +111,13 @@ def _draw_strip(ax: Axes, right: float, y: float, segments: list[dict], length: 
             ax.add_patch(Rectangle((x[first], y + height - 6), x[last] - x[first], 6, facecolor=_COLOURS["learner"]))
         ax.add_patch(
             Rectangle(
-                (left, y), stop - left, height, fill=False, edgecolor=_INK if is_chosen else "white", lw=2, zorder=3
+                (left, y),
+                stop - left,
+                height,
+                fill=False,
+                edgecolor=_INK if is_chosen else "white",
+                lw=2,
+                zorder=3 + is_chosen,
             )
         )
         ax.text(left + 6, y + 10, str(segment["chat"] + 1), va="center_baseline", fontsize=11, weight="bold")

@@ -377,7 +377,8 @@ function strip(view, segments, row) {
 }
 
 function axisOf(length) {
-  return roundValues(0, length, 6).map((value) => {
+  const values = roundValues(0, length, 6).filter((value) => value < 0.9 * length);
+  return [...values, length].map((value) => {
     const tick = node("span", { textContent: String(value) });
     tick.style.left = `${(100 * value) / length}%`;
     return tick;

@@ -91,8 +91,8 @@ class ChatFormatView(SettingsWidget):
         packed, numbers = _rows(examples, settings)
         return {
             "templates": list(self.templates),
-            "problems": problems,
-            "tokens": tokens,
+            "problems": problems,  # why each chat is left out of the rows; "" if it is not
+            "tokens": tokens,  # of the chosen chat
             "stray": self._stray(settings["template"]),
             "ends": list(tokenizer.end_tokens),
             "row_length": packed.ids.shape[1],
@@ -106,7 +106,7 @@ class ChatFormatView(SettingsWidget):
     def _tokens(self, tokenizer: Tokenizer, chat: Chat, example: Example | None) -> list[dict]:
         """Return the tokens of `chat`: who said each, and whether it is a target; none if the template refuses the chat."""
         try:
-            ids = tokenizer.encode(write(tokenizer, chat))[:MAX_TOKENS]
+            ids = tokenizer.encode(write(tokenizer, chat))
             spans = [said(tokenizer, chat, turn) for turn in range(len(chat))]
         except ValueError:
             return []
@@ -121,10 +121,9 @@ class ChatFormatView(SettingsWidget):
                 "who": who[position],
                 "special": index in special,
                 "ends": index in tokenizer.end_ids,
-                "target": trained[position]
-                and position > 0,  # nothing comes before the first, from which to predict it
+                "target": trained[position] and position > 0,  # before the first is nothing from which to predict it
             }
-            for position, index in enumerate(ids)
+            for position, index in enumerate(ids[:MAX_TOKENS])
         ]
 
     def _stray(self, template: str) -> dict[str, int]:
@@ -168,9 +167,7 @@ def _check(settings: dict, templates: tuple[str, ...]) -> None:
                 f"chats[{number}] must be a list of messages, each a dict of two strings, 'role' and 'content'"
             )
     check("chat", settings["chat"], int, 0, len(chats) - 1)
-    check("template", settings["template"], str)
     check("template", settings["template"], Literal[templates])
-    check("mask", settings["mask"], str)
     check("mask", settings["mask"], Literal[MASKS])
     check("packed", settings["packed"], bool)
     check("isolated", settings["isolated"], bool)
