@@ -19,6 +19,7 @@ __all__ = [
     "attention_ramp",
     "chip",
     "css_variables",
+    "diverging_ramp",
     "drawable",
     "show_clocks",
     "show_curves",
@@ -58,6 +59,19 @@ def attention_ramp(theme: str = "light") -> np.ndarray:
         raise ValueError(f"theme must be one of {sorted(PALETTE)}, not {theme!r}")
     colours = matplotlib.colormaps[_RAMP](np.arange(256), bytes=True)[:, :3]
     return colours[::-1].copy() if theme == "light" else colours.copy()
+
+
+_SIGNED = {
+    "light": "RdBu_r",
+    "dark": "berlin",
+}  # blue below zero, red above; the sign survives every common colour deficiency
+
+
+def diverging_ramp(theme: str = "light") -> np.ndarray:
+    """Return the colours of signed numbers from -1 to 1 as uint8 (255, 3): 0, in the middle, has that of the background."""
+    if theme not in PALETTE:
+        raise ValueError(f"theme must be one of {sorted(PALETTE)}, not {theme!r}")
+    return matplotlib.colormaps[_SIGNED[theme]].resampled(255)(np.arange(255), bytes=True)[:, :3].copy()
 
 
 def css_variables() -> str:

@@ -13,6 +13,7 @@ the still picture that readers without a kernel see (`picture.py`).
 - `scale_planner`: what a training run takes in memory, days and money (04)
 - `parallelism_timeline`: who computes, sends and waits in one training step (04)
 - `chat_format_view`: a chat as tokens, what the loss is on, and how chats share a row (05)
+- `lora_view`: what an adapter adds to a weight, and the answers with and without it (05)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
@@ -23,6 +24,7 @@ from course_lib.widgets.chat_format_view.widget import ChatFormatView
 from course_lib.widgets.checkpoint_scrubber.widget import CheckpointScrubber
 from course_lib.widgets.exercise_check.widget import ExerciseCheck, check
 from course_lib.widgets.logit_lens.widget import LogitLens
+from course_lib.widgets.lora_view.widget import LoraView
 from course_lib.widgets.parallelism_timeline.widget import ParallelismTimeline
 from course_lib.widgets.predict.widget import Predict
 from course_lib.widgets.sampling_playground.widget import SamplingPlayground
@@ -38,6 +40,7 @@ __all__ = [
     "CheckpointScrubber",
     "ExerciseCheck",
     "LogitLens",
+    "LoraView",
     "ParallelismTimeline",
     "Predict",
     "SamplingPlayground",

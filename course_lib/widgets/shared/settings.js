@@ -57,6 +57,7 @@ export function sliderRow(view, { name, label, values, range, say }) {
 }
 
 function nearest(values, wanted) {
+  if (values.includes(wanted)) return values.indexOf(wanted); // 0 too, which has no logarithm
   const away = values.map((value) => Math.abs(Math.log(value / wanted)));
   return away.indexOf(Math.min(...away));
 }
