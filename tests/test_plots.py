@@ -32,6 +32,18 @@ def test_the_ramp_goes_from_light_to_dark_and_back_on_a_dark_theme():
         plots.attention_ramp("blue")
 
 
+def test_the_signed_ramp_has_the_background_in_its_middle_and_two_colours_at_its_ends():
+    for theme, middle in (("light", 0.9), ("dark", 0.02)):
+        ramp = plots.diverging_ramp(theme)
+        seen = luminance(ramp)
+        assert ramp.shape == (255, 3) and ramp.dtype == np.uint8
+        assert seen.argmax() == 127 if theme == "light" else abs(seen.argmin() - 127) <= 6
+        assert (seen[127] > middle) if theme == "light" else (seen[127] < middle)
+        assert ramp[0, 2] > ramp[0, 0] and ramp[-1, 0] > ramp[-1, 2]  # blue below zero, red above
+    with pytest.raises(ValueError, match="dark"):
+        plots.diverging_ramp("blue")
+
+
 @pytest.mark.parametrize(("theme", "background"), [("light", (255, 255, 255)), ("dark", (17, 17, 17))])
 def test_every_role_stands_out_from_its_background(theme, background):
     for role, colour in plots.PALETTE[theme].items():

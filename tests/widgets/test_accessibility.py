@@ -17,6 +17,7 @@ from IPython.display import display
 from pathlib import Path
 from small_corpus import write_small_corpus
 from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
 from course_lib.widgets import *
@@ -39,6 +40,10 @@ lens = LogitLens(model, tokenizer, "Tom sees the cat.")
 lens.pinned = 2
 stepper = AttentionStepper(*torch.randn(3, 3, 2), causal=True, tokens=["The", " cat", " sat"])
 stepper.step = 16  # softmax, with its table
+tuned = TransformerLM(model.config)
+add_lora(tuned, LoraConfig(2))
+lora = LoraView(tuned, tokenizer, "Tom")
+lora.set(rank=1)
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
@@ -53,6 +58,7 @@ display(
     ParallelismTimeline("interleaved"),
     ParallelismTimeline("expert"),
     ScalePlanner("DeepSeek-V3"),
+    lora,
     Predict("How many heads are there?", number=True, unit="heads"),
     guess.reveal("`one`", because="They add up to 1."),
     check("01.1", 0.625),

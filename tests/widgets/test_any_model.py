@@ -4,6 +4,7 @@ Each model has more rows than its tokenizer has tokens, as Qwen 3 and OLMo 2 hav
 """
 
 import base64
+import copy
 import itertools
 from io import BytesIO
 
@@ -15,11 +16,13 @@ from matplotlib.image import imread
 
 from course_lib import checkpoints
 from course_lib.architecture import TransformerLM
+from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.inference import Sampling, generate, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, SamplingPlayground
+from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, LoraView, SamplingPlayground
 from course_lib.widgets.cache_view.widget import NEW_TOKENS
+from course_lib.widgets.lora_view.widget import NEW_TOKENS as LORA_TOKENS
 
 TEXT = "Now is the winter of our"
 ROWS = 1600
@@ -131,4 +134,18 @@ def test_cache_view(brought):
     wanted = itertools.islice(generate(model, ids, NEW_TOKENS, banned_ids=tokenless_ids(model, tokenizer)), 5)
     assert view.text == tokenizer.decode([*ids, *wanted])
     assert all(step["cached"]["n_new"] < step["uncached"]["n_new"] for step in view.steps[1:])
+    assert has_a_picture(view)
+
+
+def test_lora_view(brought):
+    model, tokenizer = copy.deepcopy(brought[0]), brought[1]
+    if model.config.feed_forward not in ("swiglu", "geglu"):
+        with pytest.raises(ValueError, match="gated"):
+            add_lora(model, LoraConfig())
+        return
+    base = "".join(stream_text(model, tokenizer, TEXT, LORA_TOKENS))
+    add_lora(model, LoraConfig(rank=3, targets=("k_proj", "up_proj")))
+    view = LoraView(model, tokenizer, TEXT)
+    assert view.answers == (base, base)  # nothing is trained yet
+    assert view.result["matrices"] == ["k_proj", "up_proj"] and view.kept is None
     assert has_a_picture(view)

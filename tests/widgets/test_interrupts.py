@@ -12,6 +12,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.transformer import Block
 from course_lib.corpora import TokenArray
 from course_lib.devices import seed_everything
+from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
 from course_lib.widgets import (
@@ -19,6 +20,7 @@ from course_lib.widgets import (
     CacheView,
     CheckpointScrubber,
     LogitLens,
+    LoraView,
     SamplingPlayground,
     TrainingDashboard,
 )
@@ -47,7 +49,15 @@ def makers(tmp_path_factory) -> dict[type, Callable[[], AnyWidget]]:
         kind: lambda kind=kind: kind(model, tokenizer, TEXT)
         for kind in (AttentionExplorer, CacheView, LogitLens, SamplingPlayground)
     }
-    return models | {CheckpointScrubber: lambda: CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, TEXT)}
+    tuned = TransformerLM(config)
+    add_lora(tuned, LoraConfig(rank=2))
+    for name, parameter in tuned.named_parameters():
+        if name.split(".")[-2] == "up" and parameter.requires_grad:
+            parameter.data.normal_()
+    return models | {
+        LoraView: lambda: LoraView(tuned, tokenizer, TEXT),
+        CheckpointScrubber: lambda: CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, TEXT),
+    }
 
 
 @dataclass
@@ -98,6 +108,8 @@ def ask(widget: AnyWidget, request: dict) -> list[str]:
         (SamplingPlayground, [], DRAW),
         (SamplingPlayground, [DRAW, DRAW, DRAW, BACK], TAKE),
         (SamplingPlayground, [DRAW, DRAW, DRAW, BACK, TAKE], {"type": "walk", "branch": 0, **SETTINGS}),
+        (LoraView, [], {"type": "run", "text": OTHER}),
+        (LoraView, [], {"type": "set", "settings": {"scale": 0.5, "rank": 1}}),
         (CheckpointScrubber, [], {"type": "look", "at": 0}),
         (CheckpointScrubber, [], {"type": "run", "text": OTHER}),
     ],

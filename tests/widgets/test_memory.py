@@ -13,6 +13,7 @@ from course_lib import widgets
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.exercises import EXERCISES
+from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
 from course_lib.widgets import (
@@ -22,6 +23,7 @@ from course_lib.widgets import (
     ChatFormatView,
     CheckpointScrubber,
     LogitLens,
+    LoraView,
     ParallelismTimeline,
     Predict,
     SamplingPlayground,
@@ -37,6 +39,7 @@ NAMES = (
     *("AttentionExplorer", "LogitLens", "SamplingPlayground", "CacheView", "TokenizerView", "AttentionStepper"),
     *("Predict", "check", "ScalePlanner", "ParallelismTimeline", "CheckpointScrubber", "TrainingDashboard"),
     "ChatFormatView",
+    "LoraView",
 )
 
 
@@ -53,6 +56,8 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
     shape = TransformerConfig(vocab_size=266, d_model=16, n_layers=3, n_heads=2, d_ff=16, context_length=64)
     recipe = PretrainingConfig(n_steps=2, batch_size=2, warmup=0, checkpoint_every=1, evaluate_every=None)
     list(Trainer(TransformerLM(shape), shards, None, recipe, folder / "run"))
+    tuned = TransformerLM(shape).eval()
+    add_lora(tuned, LoraConfig(rank=4))
     q, k, v = torch.randn(3, 5, 4)
     exercise = next(iter(EXERCISES))
     return {
@@ -73,6 +78,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
         "TrainingDashboard": lambda: TrainingDashboard(
             Trainer(TransformerLM(shape), shards, None, recipe), small, "Tom"
         ).run(),
+        "LoraView": lambda: LoraView(tuned, small, "Tom sees"),
     }
 
 

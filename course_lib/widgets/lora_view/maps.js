@@ -6,7 +6,7 @@ import { short } from "../shared/numbers.js";
 const LARGEST = 288; // CSS pixels, as are all that follow: of a map's longer side
 const LEGIBLE = 190; // below that, maps stand under one another
 const FACTOR = { thickest: 8, side: 48, gap: 4, label: 22 }; // of one of the r columns or rows, of all, and what is beside
-export const SIGN = 40; // the room of + and =
+const SIGN = 40; // the room of + and =
 
 /**
  * A number with a minus that is as wide as a plus, to two digits.
@@ -14,19 +14,21 @@ export const SIGN = 40; // the room of + and =
  */
 export const signed = (number) => `${number < 0 ? "−" : ""}${short(Math.abs(number), 2)}`;
 
+const above = FACTOR.label + FACTOR.side + FACTOR.gap; // what A takes above the update, and B at its left
+
 /**
- * How large a cell is drawn, so that the maps fit side by side into `width`, or under one another where that is legible only.
+ * How the three maps are laid out in `width`: `size` of a cell, how many maps stand `abreast`, and how much lower than the
+ * others the update stands for its factor A, `above`.
  * @param {{ cells: [rows: number, columns: number] }} result
  * @param {number} width
  */
-export function cellSize({ cells }, width) {
-  const roomOf = (abreast) => (width - (abreast - 1) * SIGN - factorRoom()) / abreast;
-  const room = [3, 2].map(roomOf).find((room) => room >= LEGIBLE) ?? roomOf(1) - SIGN;
-  const side = Math.max(...cells);
-  return Math.max(1, Math.floor((Math.min(room, LARGEST) * devicePixelRatio) / side)) / devicePixelRatio;
+export function layout({ cells }, width) {
+  const roomFor = (abreast) => (width - (abreast - 1) * SIGN - above) / abreast;
+  const abreast = [3, 2].find((n) => roomFor(n) >= LEGIBLE) ?? 1;
+  const room = Math.min(abreast === 1 ? roomFor(1) - SIGN : roomFor(abreast), LARGEST);
+  const size = Math.max(1, Math.floor((room * devicePixelRatio) / Math.max(...cells))) / devicePixelRatio;
+  return { size, abreast, above };
 }
-
-const factorRoom = () => FACTOR.label + FACTOR.side + FACTOR.gap;
 
 /**
  * A canvas for the map called `name`; `cell` is [row, column] of the cell that is pointed at, or null. With `factors`, B stands
@@ -39,7 +41,7 @@ const factorRoom = () => FACTOR.label + FACTOR.side + FACTOR.gap;
  */
 export function mapCanvas({ name, factors = false, point }) {
   const canvas = node("canvas", { role: "img" });
-  const left = factors ? factorRoom() : 0;
+  const left = factors ? above : 0;
   const state = { size: 1, cells: [1, 1] };
 
   canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {

@@ -51,10 +51,11 @@ def adapted_matrices(model: TransformerLM) -> dict[tuple[int, str], Adapted]:
     for layer, block in enumerate(model.blocks):
         for module in block.modules():
             if isinstance(module, LoraLinear):
-                names, rows = list(module.sizes), module.weight.split(list(module.sizes.values()))
-                for name, a in module.down.items():
-                    tensors = (rows[names.index(name)], a, module.up[name])
-                    found[layer, name] = Adapted(*(x.detach().float().cpu() for x in tensors), module.scale)
+                parts = module.weight.split(list(module.sizes.values()))
+                for name, frozen in zip(module.sizes, parts, strict=True):
+                    if name in module.down:
+                        tensors = (frozen, module.down[name], module.up[name])
+                        found[layer, name] = Adapted(*(x.detach().float().cpu() for x in tensors), module.scale)
     if not found:
         raise ValueError("the model has no adapter to show: add_lora gives it one")
     return found

@@ -4,7 +4,7 @@ import { clamp, drawAll, keepKeys, node, octets, onNewLooks, soon } from "../sha
 import { promptPanel } from "../shared/kernel.js";
 import { short } from "../shared/numbers.js";
 import { choiceRow, openSettings, sliderRow } from "../shared/settings.js";
-import { cellSize, gradient, mapCanvas, numbersOf, signed } from "./maps.js";
+import { gradient, layout, mapCanvas, numbersOf, signed } from "./maps.js";
 
 const SCALES = Array.from({ length: 21 }, (_, i) => i / 10);
 const BYTES = 255 * 3; // of a ramp
@@ -149,8 +149,8 @@ const TERMS = [
 ];
 
 function sumPanel(view) {
-  const terms = TERMS.map(({ sign, title, note, ...options }) => {
-    const map = termMap(view, { ...options, title, note });
+  const terms = TERMS.map(({ sign, note, ...options }) => {
+    const map = termMap(view, { ...options, note: () => note });
     const mark = sign ? [node("b", { className: "sign", textContent: sign })] : [];
     return { ...map, element: node("div", { className: "term" }, ...mark, map.element) };
   });
@@ -173,8 +173,14 @@ function sumPanel(view) {
 
   const draw = () => {
     if (row.clientWidth === 0) return; // not on the page yet, or in a hidden tab
-    view.size = cellSize(view.result(), row.clientWidth);
+    const { size, abreast, above } = layout(view.result(), row.clientWidth);
+    view.size = size;
     drawAll(terms);
+    const isLow = [abreast > 1, true, abreast > 2]; // as the update, which stands lower for its factor
+    for (const [i, { element }] of terms.entries()) {
+      element.style.setProperty("--above", `${isLow[i] ? above : 0}px`);
+      element.style.setProperty("--height", `${view.result().cells[0] * size}px`);
+    }
     const { block, change } = view.result();
     readout.textContent = inWords(view) || "Point at a cell, or move to one with the arrow keys.";
     readout.classList.toggle("muted", !view.shownCell());
@@ -209,9 +215,9 @@ function termMap(view, { name, title, note, factors = false }) {
     const result = view.result();
     const { matrix, layer } = view.settings();
     const [rows, columns] = result.shape.map((n) => n.toLocaleString("en"));
-    said.textContent = `${rows} × ${columns}, ${note}`;
+    said.textContent = `${rows} × ${columns}, ${note()}`;
     map.draw(result, view.ramp(), view.size, view.shownCell());
-    map.canvas.ariaLabel = `${title} of ${matrix}, layer ${layer}: ${rows} by ${columns}, from ${signed(-result.limits[name])} to ${signed(result.limits[name])}${factors ? ". Arrow keys choose a cell" : ""}`;
+    map.canvas.ariaLabel = `${title}, ${note()}; ${matrix} of layer ${layer}, ${rows} by ${columns}, from ${signed(-result.limits[name])} to ${signed(result.limits[name])}${factors ? ". Arrow keys choose a cell" : ""}`;
     ramp.style.background = gradient(view.ramp());
     low.textContent = signed(-result.limits[name]);
     high.textContent = signed(result.limits[name]);
@@ -242,7 +248,7 @@ function rankPanel(view) {
     values: Array.from({ length: r }, (_, i) => i + 1),
     say: (rank) => `${rank} of ${r}`,
   });
-  const map = termMap(view, { name: "approximation", title: "Best approximation", note: "" });
+  const map = termMap(view, { name: "approximation", title: "Best approximation", note: () => `rank ${view.settings().rank}` });
   const top = node("span");
   const bars = node("ol", { ariaLabel: "Singular values of the update" });
   const said = node("p", { className: "said", role: "status" });

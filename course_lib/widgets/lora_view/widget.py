@@ -60,7 +60,7 @@ class LoraView(SettingsWidget):
 
     @property
     def kept(self) -> float | None:
-        """The share of the update's squared Frobenius norm that the first `rank` directions hold; None of an update of zeros."""
+        """The share of the update's squared Frobenius norm that `rank` directions hold; None where the update is zero."""
         return self.result["kept"]
 
     def answer(self, prompt: str) -> None:
