@@ -281,7 +281,7 @@ def test_a_rank_below_r_says_what_it_keeps_and_that_it_is_a_picture(widget, page
     widget.get_by_role("slider", name="rank kept").focus()
     page.keyboard.press("Home")
     said = widget.locator(".said")
-    expect(said).to_have_text(re.compile(r"^Rank 1 keeps \d\d\.\d % of the update"), timeout=PATIENCE)
+    expect(said).to_have_text(re.compile(r"^Rank 1 keeps \d\d(\.\d)? % of the update"), timeout=PATIENCE)
     expect(widget.locator(".values li.in")).to_have_count(1)
     expect(widget.locator(".values li.out")).to_have_count(7)
     expect(widget.locator(".rank")).to_contain_text("192 numbers would hold it")  # 64 + 128
@@ -291,9 +291,8 @@ def test_a_rank_below_r_says_what_it_keeps_and_that_it_is_a_picture(widget, page
 
 def test_counts_are_shown(widget):
     expect(row(widget, "this v_proj").get_by_role("cell")).to_have_text(["1,536", "8,192", "18.8 %"])
-    expect(row(widget, "the model").get_by_role("cell")).to_have_text(
-        ["38,400", re.compile(r"^\d{3},\d{3}$"), re.compile("%$")]
-    )
+    trained = 3 * 8 * ((128 + 128) + (64 + 128) + 2 * (256 + 128))
+    expect(row(widget, "the model").get_by_role("cell").first).to_have_text(f"{trained:,}")
 
 
 def test_cells_are_read_by_keyboard_and_mouse(widget, page):

@@ -188,8 +188,8 @@ function sumPanel(view) {
       block === 1
         ? "Each cell is one number."
         : `Each cell is the mean of ${block} × ${block} numbers, so that cells of W and of the update add up to those of the sum.`;
-    const size = `The update is ${percent(change)} as large as W (Frobenius norm)`;
-    about.textContent = `${cells} ${size}${change < 0.2 ? ", which is why the sum looks like W." : "."}`;
+    const relative = `The update is ${percent(change)} as large as W (Frobenius norm)`;
+    about.textContent = `${cells} ${relative}${change < 0.2 ? ", which is why the sum looks like W." : "."}`;
   };
   return { element, draw };
 }
@@ -248,7 +248,11 @@ function rankPanel(view) {
     values: Array.from({ length: r }, (_, i) => i + 1),
     say: (rank) => `${rank} of ${r}`,
   });
-  const map = termMap(view, { name: "approximation", title: "Best approximation", note: () => `rank ${view.settings().rank}` });
+  const map = termMap(view, {
+    name: "approximation",
+    title: "Best approximation",
+    note: () => `rank ${view.settings().rank}`,
+  });
   const top = node("span");
   const bars = node("ol", { ariaLabel: "Singular values of the update" });
   const said = node("p", { className: "said", role: "status" });
@@ -263,7 +267,12 @@ function rankPanel(view) {
     note,
   );
   const title = node("h3", { textContent: "How many directions the update needs" });
-  const element = node("section", { className: "rank" }, title, node("div", { className: "kept" }, values, map.element));
+  const element = node(
+    "section",
+    { className: "rank" },
+    title,
+    node("div", { className: "kept" }, values, map.element),
+  );
   values.style.setProperty("--r", String(r));
 
   const draw = () => {
