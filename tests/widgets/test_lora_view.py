@@ -35,7 +35,7 @@ add_lora(model, LoraConfig(8, targets=("q_proj", "v_proj", "up_proj", "down_proj
 with torch.no_grad():
     for name, parameter in model.named_parameters():
         if name.split(".")[-2] == "up" and parameter.requires_grad:
-            parameter += torch.randn_like(parameter) * torch.logspace(-1, -3, 8)
+            parameter += torch.randn_like(parameter) * torch.logspace(0.5, -1.5, 8)
 """
 CELLS = [SETUP, f"view = LoraView(model, tokenizer, {PROMPT!r})\nview"]
 PATIENCE = 60_000  # ms: two answers of the small model take a second or two, if the machine has nothing else to do
