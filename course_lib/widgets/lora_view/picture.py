@@ -18,8 +18,8 @@ _VIOLET, _GREY = PALETTE["light"]["learner"], PALETTE["light"]["residual"]
 _WIDTH, _BELOW = 11, 3.7  # inches, as are all that follow: of the picture, and of what stands below the maps
 _SIDE, _THIN, _GAP = 2.5, 0.4, 0.06  # of the largest map; of a factor; between a factor and the update
 _TOP = 1.35  # of the maps, from the upper edge: below a title, a shape and A
-_LEFTS = {"frozen": 0.5, "update": 4.1, "sum": 7.9}
-_LINE = 78  # characters of an answer's line
+_LEFTS = {"frozen": 0.5, "update": 4.3, "sum": 8.1}
+_LINE = 72  # characters of an answer's line
 
 
 def lora_picture(settings: dict, result: dict) -> bytes:
@@ -61,21 +61,28 @@ def lora_picture(settings: dict, result: dict) -> bytes:
     draw("a", x, _TOP - _THIN - _GAP, width, _THIN, (r, columns))
     draw("b", x - _THIN - _GAP, _TOP, _THIN, height, (rows, r))
     write(x + width + 0.08, _TOP - _THIN + 0.02, f"A, {r} × {n_columns:,}", fontsize=11)
-    write(x - _THIN - _GAP, _TOP - 0.25, "B", fontsize=11)
-    write(x - _THIN - _GAP, _TOP + height + 0.1, f"{n_rows:,} × {r}", fontsize=11)
-    for name, sign in (("update", "+"), ("sum", "=")):
-        write(_LEFTS[name] - 0.75, _TOP + height / 2, sign, fontsize=20, va="center", ha="center")
+    write(
+        x - _THIN - _GAP - 0.06,
+        _TOP + height,
+        f"B, {n_rows:,} × {r}",
+        fontsize=11,
+        rotation=90,
+        va="bottom",
+        ha="right",
+    )
+    for x, sign in ((3.35, "+"), (_LEFTS["sum"] - 0.6, "=")):
+        write(x, _TOP + height / 2, sign, fontsize=20, va="center", ha="center")
     write(_LEFTS["frozen"], 0.8, shape, fontsize=11, color=_GREY)
     write(_LEFTS["sum"], 0.8, shape, fontsize=11, color=_GREY)
 
     _draw_values(axes(0.75, below + 0.1, 2.4, 1.5), result["singular"])
     write(0.5, below - 0.4, "Singular values of the update", weight="bold")
     sides = {"Base model": result["answers"][0], f"Update × {settings['scale']:g}": result["answers"][1]}
-    write(4.1, below - 0.4, f"Answers to {drawable(' '.join(settings['prompt'].split()), 60)}", weight="bold")
+    write(4.3, below - 0.4, f"Answers to {drawable(' '.join(settings['prompt'].split()), 60)}", weight="bold")
     for (title, answer), y in zip(sides.items(), (below, below + 1.25), strict=True):
-        write(4.1, y, title, fontsize=11, color=_GREY)
+        write(4.3, y, title, fontsize=11, color=_GREY)
         lines = fill(drawable(" ".join(answer.split()), 3 * _LINE), _LINE)
-        write(4.1, y + 0.24, lines)
+        write(4.3, y + 0.24, lines)
     png = BytesIO()
     figure.savefig(png)
     return png.getvalue()
