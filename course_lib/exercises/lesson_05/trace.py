@@ -31,7 +31,7 @@ TRACE = Exercise(
 #     <|im_start|> assistant  Lima     <|im_end|>
 #     1/4          1/2        1/64     1/8
 #     <|im_start|> user       Sure     ?      <|im_end|>
-#     1/4          1/2        1/32     1/4    1/8
+#     1/2          1/2        1/32     1/4    1/8
 #     <|im_start|> assistant  Yes      !      <|im_end|>
 #     1/4          1/2        1/8      1/4    1/2
 # The prompt of an answer ends with <|im_start|>assistant. What is the loss on which the model is
@@ -54,20 +54,20 @@ bits_per_token = (6 + 3 + 3 + 2 + 1) / 5
     ),
     mistakes=(
         Mistake(
-            "bits_per_token = 53 / 19",
+            "bits_per_token = 52 / 19",
             "That is the loss on the whole chat: the model would be trained to write the user's part, too.",
         ),
         Mistake(
-            "bits_per_token = 53 / 20",
+            "bits_per_token = 52 / 20",
             "That is the loss on the whole chat, with the first token in the count, which nothing predicts. Trained on is only "
             "what the assistant says.",
         ),
         Mistake(
-            "bits_per_token = 53",
+            "bits_per_token = 52",
             "That is what the whole chat costs. Which tokens does the model write, and how many of them are there?",
         ),
         Mistake(
-            "bits_per_token = 38 / 14",
+            "bits_per_token = 37 / 14",
             "The wrong way round: that is the loss on all that is *given*, the user's words and the marks.",
         ),
         Mistake(
@@ -103,7 +103,7 @@ bits_per_token = (6 + 3 + 3 + 2 + 1) / 5
             "All four `<|im_end|>` count here. Two of them end what the user says, and the model writes only the other two.",
         ),
         Mistake(
-            "bits_per_token = (15 + 13 + 3) / 12",
+            "bits_per_token = (15 + 12 + 3) / 12",
             "That is all that follows the first prompt. What the user says then, and the marks around it, are given as well.",
         ),
         Mistake(
@@ -111,8 +111,8 @@ bits_per_token = (6 + 3 + 3 + 2 + 1) / 5
             "Only the opening marks are left out. What the user says is given as well.",
         ),
         Mistake(
-            "bits_per_token = (3 + 2 + 2 + 1) / 5",
-            "That is one token late: the first token of each answer is missing, and what stands behind the first answer counts. "
+            "bits_per_token = (3 + 1 + 2 + 1) / 4",
+            "That is one token late: the first token of each answer is missing, and what stands behind the first one counts. "
             "The probability below a token is already the one that it had *before* it came.",
         ),
         Mistake(
@@ -142,7 +142,7 @@ bits_per_token = (6 + 3 + 3 + 2 + 1) / 5
         ),
         Mistake(
             "bits_per_token = 15 / 20",
-            "The bits are right. But they are divided by all tokens of the chat, the first too: count those that are trained on.",
+            "The bits are right. But they are divided by all 20 tokens of the chat. Count those that are trained on.",
         ),
         Mistake(
             "bits_per_token = 15 * math.log(2) / 5",
