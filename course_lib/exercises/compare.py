@@ -42,7 +42,7 @@ class Difference:
 def call(function: Callable, arguments: tuple) -> object:
     """Return what `function` returns for a copy of `arguments`, what it raised as a `Raised`, or that it `Changed` one.
 
-    Only tensors and dictionaries count as changed: a model and its optimizer may be there to be trained.
+    Only tensors, dictionaries and lists count as changed: a model and its optimizer may be there to be trained.
     """
     given = copy.deepcopy(arguments)
     try:
@@ -147,9 +147,11 @@ def _numbers(tensor: Tensor) -> Tensor | None:
 def _untouched(before: object, after: object) -> bool:
     if isinstance(before, Tensor):
         return isinstance(after, Tensor) and torch.equal(before, after)
-    if not isinstance(before, dict):
-        return True
-    return before.keys() == after.keys() and all(_untouched(before[key], after[key]) for key in before)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_untouched(before[key], after[key]) for key in before)
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(_untouched, before, after))
+    return before == after if isinstance(before, Real | str) else True  # a model may be there to be trained
 
 
 def _equal(got: object, wanted: object) -> bool:

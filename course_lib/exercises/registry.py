@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Literal
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from course_lib.exercises.compare import Changed, Difference, Raised, call, describe, first_difference
 
-__all__ = ["Exercise", "Mistake", "Outcome"]
+__all__ = ["Exercise", "Mistake", "Outcome", "Stage"]
 
 _MEMORY = (
     "Does it keep something from one call to the next, in a name outside of it or in a default argument, "
@@ -33,6 +33,14 @@ class Mistake:
     """A known wrong version of an answer, and the hint that names its misconception and where to read again."""
 
     source: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a build: `name` says what it has to cope with, and `hint` what is new in that."""
+
+    name: str
     hint: str
 
 
@@ -63,10 +71,11 @@ class Exercise:
     `stub` and `solution` are the source of the cell, which defines `answer`: a function, or a value to put in. `inputs`
     makes the argument tuples, afresh for every check and with no two sizes equal, so that a swapped axis cannot hide;
     `expected` computes what is right for them by another road than the solution. `results` names what the answer returns.
+    A *build* goes through `stages`, from plain to all that it has to do, one for each of the inputs.
     """
 
     id: str
-    kind: Literal["trace", "repair", "write", "why"]
+    kind: Literal["trace", "repair", "write", "build", "why"]
     title: str
     section: str
     answer: str
@@ -79,6 +88,7 @@ class Exercise:
     results: tuple[str, ...]
     inputs: Callable[[torch.Generator], list[tuple]] = no_inputs
     names: Callable[[], dict[str, object]] = no_names
+    stages: tuple[Stage, ...] = ()
     tolerance: float = 1e-4
 
     def check(self, answer: object, generator: torch.Generator | None = None) -> Outcome:
@@ -103,12 +113,15 @@ class Exercise:
             )
         if cases != [()] and self._same(results, _run(self.run(self.stub), cases)):
             return Outcome("not attempted", f"`{self.answer}` still does what it did. Find the bug, and mend it.")
+        failed = next(i for i, difference in enumerate(differences) if difference)
+        stage, hint = self._stage(failed)
         for mistake in self.mistakes:
             if self._same(results, _run(self.run(mistake.source), cases)):
-                return Outcome("wrong", f"{mistake.hint} Read again: {self.section}.")
+                return Outcome("wrong", f"{stage}{mistake.hint} Read again: {self.section}.")
         if self._late(results, expected):
             return Outcome("wrong", f"`{self.answer}` gives what is right for the inputs of an earlier call. {_MEMORY}")
-        return next(filter(None, map(self._report, results, expected, cases)))
+        outcome = self._report(differences[failed], results[failed], cases[failed])
+        return replace(outcome, message=f"{stage}{hint}{outcome.message}")
 
     def run(self, source: str) -> object:
         """Return the answer that the cell `source` of this exercise defines."""
@@ -133,11 +146,15 @@ class Exercise:
     def _difference(self, got: object, wanted: object) -> Difference | None:
         return first_difference(got, wanted, self.results, self.tolerance)
 
-    def _report(self, result: object, expected: object, arguments: tuple) -> Outcome | None:
-        """Say what is wrong with one result; None if nothing is."""
-        difference = self._difference(result, expected)
-        if difference is None:
-            return None
+    def _stage(self, failed: int) -> tuple[str, str]:
+        """Return the line that says at which stage a build stops, and the line with its hint; else nothing."""
+        if not self.stages:
+            return "", ""
+        stage = self.stages[failed]
+        return f"Stage {failed + 1} of {len(self.stages)}: {stage.name}.\n", f"{stage.hint}\n"
+
+    def _report(self, difference: Difference, result: object, arguments: tuple) -> Outcome:
+        """Say what is wrong with one result."""
         if not arguments:  # a value: to show the one that is wanted would be to tell the answer
             return Outcome("wrong", f"{difference.what}. Read again: {self.section}.", difference.got)
         inputs = f"The inputs were {self._describe(arguments)}."

@@ -102,5 +102,15 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         "−0 is 0": {"forgotten_bits = bits(taught_capitals(-0.0)) - bits(planted.model)"},
     },
     "05.5": {"the copy begins as what it is a copy of": {"for name, weight in whole.items():"}},
+    "05.3": {
+        "the batch is of one chat, so the first is the last": {
+            "logits = model(ids)[-1]",
+            "losses = F.cross_entropy(logits[:-1], ids[-1, 1:], reduction='none')",
+        },
+        "both lists are empty": {"trained, ids = ([], [])"},
+        "a list of booleans picks out what the tensor of them does": {
+            "ids, trained = (torch.tensor([ids]), trained)",
+        },
+    },
 }
 """Exercise id -> reason -> the changed lines, as `mutants` gives them."""

@@ -180,7 +180,9 @@ def seed() -> torch.Generator:
 def places(exercise: Exercise) -> list[tuple[int, str]]:
     """Return the index and name of every input that can be changed in place, but for models and what trains them."""
     names = exercise.expected.__code__.co_varnames
-    return [(i, names[i]) for i, given in enumerate(exercise.inputs(seed())[0]) if isinstance(given, Tensor | dict)]
+    return [
+        (i, names[i]) for i, given in enumerate(exercise.inputs(seed())[0]) if isinstance(given, Tensor | dict | list)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,8 @@ def test_answer_that_changes_an_input_is_told_which(number, i, name):
         result = right(*arguments)
         if isinstance(arguments[i], dict):
             arguments[i].popitem()
+        elif isinstance(arguments[i], list):
+            arguments[i].pop()
         else:
             arguments[i].copy_(arguments[i].roll(1, dims=-1).logical_not())
         return result

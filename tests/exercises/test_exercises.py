@@ -1,6 +1,7 @@
 """Every exercise of the course: its solution passes, each known wrong version gets its hint, its stub is not attempted."""
 
 import importlib
+import itertools
 import math
 import pkgutil
 
@@ -19,11 +20,18 @@ from course_lib.widgets import check
 
 EVERY = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 MISTAKES = [(exercise, mistake) for exercise in EXERCISES.values() for mistake in exercise.mistakes]
+BUILDS = [exercise for exercise in EXERCISES.values() if exercise.kind == "build"]
 ATTENTION = find("01.3")
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def stage_lines(exercise):
+    """Return what a check says first of each stage."""
+    n_stages = len(exercise.stages)
+    return [f"Stage {i + 1} of {n_stages}: {stage.name}." for i, stage in enumerate(exercise.stages)]
 
 
 def test_every_lesson_is_in_the_registry_in_order():
@@ -58,7 +66,9 @@ def test_stub_is_not_attempted(exercise):
 def test_wrong_version_gets_its_own_hint_and_the_section(exercise, mistake, seed):
     outcome = exercise.check(exercise.run(mistake.source), seeded(seed))
     assert outcome.status == "wrong"
-    assert outcome.message == f"{mistake.hint} Read again: {exercise.section}."
+    stage, _, message = outcome.message.rpartition("\n")
+    assert message == f"{mistake.hint} Read again: {exercise.section}."
+    assert stage in (stage_lines(exercise) or [""])
 
 
 @EVERY
@@ -72,7 +82,7 @@ def test_hints_are_at_most_three_and_give_no_line_of_the_solution_away(exercise)
     given = {line.strip() for line in exercise.stub.splitlines()}
     secret = [line.strip() for line in exercise.solution.splitlines() if line.strip() and line.strip() not in given]
     assert secret
-    for text in (*exercise.hints, *(mistake.hint for mistake in exercise.mistakes)):
+    for text in (*exercise.hints, *(part.hint for part in (*exercise.stages, *exercise.mistakes))):
         assert not any(line.removeprefix("return ") in text for line in secret)
 
 
@@ -91,6 +101,47 @@ def test_inputs_have_no_two_equal_sizes(exercise):
                 assert len(set(sizes)) == len(sizes)
             numbers = [argument for argument in arguments if isinstance(argument, int)]
             assert len(set(numbers)) == len(numbers)
+
+
+# ---------------------------------------------------------------- the stages of a build
+
+
+@EVERY
+def test_a_build_has_a_stage_for_each_input_and_no_other_exercise_has_stages(exercise):
+    n_stages = len(exercise.inputs(seeded(0))) if exercise.kind == "build" else 0
+    assert len({stage.hint for stage in exercise.stages}) == len(set(stage_lines(exercise))) == n_stages
+    assert n_stages != 1
+
+
+@pytest.mark.parametrize("exercise", BUILDS, ids=lambda exercise: exercise.id)
+def test_each_stage_stops_a_known_mistake_that_passes_those_before_it(exercise):
+    outcomes = [exercise.check(exercise.run(mistake.source), seeded(0)) for mistake in exercise.mistakes]
+    assert {outcome.message.splitlines()[0] for outcome in outcomes} == set(stage_lines(exercise))
+
+
+@pytest.mark.parametrize("exercise", BUILDS, ids=lambda exercise: exercise.id)
+def test_answer_nobody_foresaw_is_told_its_stage_with_the_hint_and_both_numbers(exercise):
+    right, n_stages = exercise.run(exercise.solution), len(exercise.stages)
+    for n_passed, (line, stage) in enumerate(zip(stage_lines(exercise), exercise.stages, strict=True)):
+        calls = itertools.cycle(range(n_stages))  # a check asks for everything twice
+
+        def stops(*arguments, calls=calls, n_passed=n_passed):
+            result = right(*arguments)
+            return result if next(calls) < n_passed else 3 * result + 1
+
+        outcome = exercise.check(stops, seeded(0))
+        assert outcome.status == "wrong"
+        assert outcome.message.splitlines()[:2] == [line, stage.hint]
+        assert outcome.got
+        assert outcome.wanted
+
+
+@pytest.mark.parametrize("exercise", BUILDS, ids=lambda exercise: exercise.id)
+def test_exception_in_a_build_is_told_with_its_stage(exercise):
+    outcome = exercise.check(lambda *arguments: 1 / 0)
+    line, hint, stopped, *_ = outcome.message.splitlines()
+    assert (outcome.status, line, hint) == ("error", stage_lines(exercise)[0], exercise.stages[0].hint)
+    assert stopped.startswith("Your code stopped at")
 
 
 # ---------------------------------------------------------------- answers nobody foresaw
