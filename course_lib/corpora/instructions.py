@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 
 from course_lib.checks import check
 from course_lib.corpora.shakespeare import Work
@@ -27,7 +27,7 @@ KINDS = {
 }
 """Kind -> how it is asked for."""
 
-_SPEECH = re.compile(r"\n\n([A-Z][A-Za-z ]{1,18})\.\n((?:[^\n]+\n)+)")
+_SPEECH = re.compile(r"(?<=\n\n)([A-Z][A-Za-z ]{1,18})\.\n((?:[^\n]+\n)+)")
 _DIRECTION = re.compile(r"\[[^]]*\]")
 _SIGNS = ".,;:!?'\"-()"
 _WORDS = range(4, 10)  # in a line
@@ -61,14 +61,19 @@ def speeches(work: Work) -> list[list[str]]:
 
 
 def instructions(works: Iterable[Work], n: int, seed: int = 0) -> list[Instruction]:
-    """Return `n` instructions, a quarter of each kind, on lines of `works` that `seed` draws, in a random order."""
+    """Return `n` instructions, a quarter of each kind, on lines of `works` that `seed` draws, in a random order.
+
+    ValueError if no speech of theirs is answered by another.
+    """
     check("n", n)
     lines, replies = [], []
     for work in works:
         said = speeches(work)
         lines += [line for speech in said for line in speech if len(line.split()) in _WORDS]
-        pairs = ((before[-1], after[0]) for before, after in zip(said, said[1:], strict=False))
+        pairs = ((before[-1], after[0]) for before, after in pairwise(said))
         replies += [pair for pair in pairs if all(len(line.split()) in _WORDS for line in pair)]
+    if not replies:
+        raise ValueError("the works hold no line that another one answers")
     chance = random.Random(seed)
     drawn = [_draw(kind, lines, replies, chance) for kind in islice(cycle(KINDS), n)]
     chance.shuffle(drawn)

@@ -44,7 +44,7 @@ def pairs() -> tuple[list[Pair], list[Pair]]:
     """Return the pairs to learn from, and those of the plays that are held out: some 20,000 and 1,600, all different.
 
     Both lines of a pair have the same number of words, 4 to 9, and the same signs, and they differ. No line of a held-out play
-    is among those to learn from, in either spelling.
+    is among those to learn from, in either spelling or any other.
     """
     texts = {(work.name, work.edition): work.text for work in works()}
     train, held_out = [], []
@@ -53,8 +53,8 @@ def pairs() -> tuple[list[Pair], list[Pair]]:
         if edition == "folio" and modern is not None:
             (held_out if _MODERN_NAMES.get(name, name) in HELD_OUT else train).extend(_aligned(text, modern))
     held_out = list(dict.fromkeys(held_out))
-    tested = {line for pair in held_out for line in pair}
-    return [pair for pair in dict.fromkeys(train) if not tested & {*pair}], held_out
+    tested = {_consonants(pair.old) for pair in held_out}
+    return [pair for pair in dict.fromkeys(train) if _consonants(pair.old) not in tested], held_out
 
 
 def _aligned(old: str, modern: str) -> list[Pair]:
