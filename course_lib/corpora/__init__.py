@@ -3,7 +3,7 @@
 Read in this order:
 
 - `shakespeare`: the course's own corpus, and what is held out of it
-- `instructions`, `spelling`: tasks made from it (05)
+- `instructions`, `questions`, `spelling`: tasks made from it (05)
 - `readers`: texts from files and from the hub
 - `quality`, `duplicates`: which of them are fit to learn from, and which are there twice
 - `shards`: token files on disk, and the batches that training draws from them
