@@ -29,6 +29,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/pretraining/speed.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/pretraining/kills.py
 	$(BIN)/python benchmarks/pretraining/budget.py
+	$(BIN)/python benchmarks/finetuning.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info
