@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from course_lib.checks import check_names
+from course_lib.checks import check, check_names
 from course_lib.finetuning.lora import LoraConfig
 from course_lib.pretraining.config import PretrainingConfig, pretraining_config
 
@@ -51,15 +51,18 @@ def read_run(path: Path) -> Run:
             check_names(f"fields of [{table}]", given, names)
             if names[0] not in given:
                 raise ValueError(f"[{table}] lacks {names[0]}")
-        source, folder = tables["model"]["source"], path.parent / tables["output"]["folder"]
+        source, folder = tables["model"]["source"], tables["output"]["folder"]
         train, validation = (tables["data"].get(name) for name in known["data"])
+        for name, place in {"source": source, "folder": folder, "train": train}.items():
+            check(name, place, str)
+        check("validation", validation, str | None)
         return Run(
             str(path.parent / source) if (path.parent / source).is_dir() else source,
             _lora(tables["lora"]) if "lora" in tables else None,
             pretraining_config(tables.get("training", {})),
             path.parent / train,
             None if validation is None else path.parent / validation,
-            folder,
+            path.parent / folder,
         )
     except ValueError as error:  # of TOML itself too
         raise ValueError(f"{path}: {error}") from None
@@ -75,7 +78,7 @@ def read_chats(path: Path) -> Iterator[Chat]:
 
     It is the form that `trl` and the makers of instruction data use. Raises ValueError that names the file and the line.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -157,15 +158,17 @@ def save_adapter(model: TransformerLM, folder: str | Path) -> None:
         return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(small, folder / _WEIGHTS)
+    save_file(small, folder / f".{_WEIGHTS}")
+    (folder / f".{_CONFIG}").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    for name in (_WEIGHTS, _CONFIG):  # whole, or not there
+        (folder / f".{name}").replace(folder / name)
 
 
 def load_adapter(model: TransformerLM, folder: str | Path) -> None:
     """Put the adapter that `save_adapter`, or `peft`, wrote into `folder` beside the frozen weights of `model`.
 
-    Raises ValueError for a kind of adapter that is not plain LoRA, and for tensors that are missing, left over or of another
-    shape, and names them.
+    Raises ValueError for a kind of adapter that is not plain LoRA, for damaged files, and for tensors that are missing, left
+    over or of another shape, and names them; the model then has no adapter.
     """
     folder = Path(folder)
     stored = read_json(folder / _CONFIG)
@@ -175,15 +178,21 @@ def load_adapter(model: TransformerLM, folder: str | Path) -> None:
     odd |= {name: stored[name] for name in extras if stored.get(name)}
     if odd:
         raise ValueError(f"{folder / _CONFIG} describes an adapter that is not plain LoRA: {odd}")
-    targets = tuple(name for name in TARGETS if name in stored["target_modules"])
-    if len(targets) != len(stored["target_modules"]):
-        raise ValueError(f"{folder / _CONFIG} adapts {stored['target_modules']}; known are {', '.join(TARGETS)}")
-    tensors = load_file(folder / _WEIGHTS)
-    add_lora(model, LoraConfig(stored["r"], float(stored["lora_alpha"]), targets))
+    adapted = stored.get("target_modules")
+    targets = tuple(name for name in TARGETS if isinstance(adapted, list) and name in adapted)
+    if not targets or len(targets) != len(adapted):
+        raise ValueError(f"{folder / _CONFIG} adapts {adapted}; known are {', '.join(TARGETS)}")
+    try:
+        config = LoraConfig(stored.get("r"), stored.get("lora_alpha"), targets)
+        tensors = load_file(folder / _WEIGHTS)
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"the adapter in {folder} is damaged: {error}; save or copy it anew") from None
+    add_lora(model, config)
     small = dict(_small_matrices(model))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(parameter.shape) for name, parameter in small.items()}
     if wrong := [name for name in sorted(shapes | wanted) if shapes.get(name) != wanted.get(name)]:
+        merge(model)  # takes the new matrices out again: their update is still 0
         raise ValueError(
             f"{folder / _WEIGHTS} does not fit the model: {', '.join(wrong)} are missing, extra or misshapen"
         )

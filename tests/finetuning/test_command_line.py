@@ -108,6 +108,8 @@ def test_the_adapter_that_it_leaves_is_loaded(place, monkeypatch, capsys):
         (RUN.format(lora="[lora]\nrank = 0", training="", folder="x"), "rank must be positive"),
         (RUN.format(lora="[lora]\ntargets = ['q']", training="", folder="x"), "targets must be some of"),
         (RUN.format(lora="", training="warmup = -1", folder="x"), "warmup must be at least 0"),
+        (RUN.format(lora="", training="", folder="x").replace('"model"', "3"), "source must be str, not 3"),
+        (RUN.format(lora="", training="", folder="x").replace('"chats.jsonl"', "[]"), "train must be str"),
         ("model = ", "run.toml: Invalid value"),
     ],
 )
@@ -125,10 +127,11 @@ def test_a_file_that_is_wrong_is_named(tmp_path, text, message):
         ('{"messages": [{"role": "user"}]}', "line 2: 'content'"),
         ('{"messages": [{"role": "user", "content": null}]}', "line 2: a role or content is no text"),
         ('{"prompt": "x"}', "line 2: 'messages'"),
+        ("\udcff", "line 2: "),
     ],
 )
 def test_a_line_that_is_no_chat_is_named(tmp_path, line, message):
     good = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]})
-    (tmp_path / "chats.jsonl").write_text(f"{good}\n{line}\n")
+    (tmp_path / "chats.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
         list(read_chats(tmp_path / "chats.jsonl"))

@@ -1,5 +1,6 @@
 """LoRA against `peft`, on the same weights: what it computes, what its gradients are, what merging makes, what files hold."""
 
+import json
 from pathlib import Path
 
 import model_peers
@@ -12,7 +13,7 @@ from course_lib import checkpoints
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenArray
 from course_lib.finetuning import LoraConfig, add_lora, load_adapter, merge, save_adapter, unmerge
-from course_lib.finetuning.lora import TARGETS
+from course_lib.finetuning.lora import TARGETS, LoraLinear
 from course_lib.inference import generate
 from course_lib.inference.fused_step import FusedStep
 from course_lib.pretraining import PretrainingConfig, Trainer
@@ -163,4 +164,35 @@ def test_other_kinds_of_adapters_and_files_that_do_not_fit_are_named(pair):
     name = sorted(weights)[0]
     save_file({n: w for n, w in weights.items() if n != name}, folder / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=f"{name} are missing, extra or misshapen"):
+        load_adapter(ours, folder)
+    assert not any(isinstance(module, LoraLinear) for module in ours.modules())  # nothing is left of the attempt
+
+
+@pytest.mark.parametrize("harm", ["cut", "no JSON", {"r": None}, {"r": "8"}, {"lora_alpha": "x"}, {"r": 2.5}])
+def test_damaged_files_are_named_and_the_model_stays_plain(pair, harm):
+    ours, _, folder = pair
+    add_lora(ours, LoraConfig(rank=2))
+    save_adapter(ours, folder)
+    merge(ours)
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    if harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    elif harm == "no JSON":
+        config.write_text("{")
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | harm))
+    with pytest.raises(ValueError, match=str(folder)):
+        load_adapter(ours, folder)
+    assert not any(isinstance(module, LoraLinear) for module in ours.modules())
+
+
+@pytest.mark.parametrize("targets", [None, "all-linear", [], ["q_proj", "c_attn"]])
+def test_targets_that_are_no_list_of_known_ones_are_named(pair, targets):
+    ours, _, folder = pair
+    add_lora(ours, LoraConfig(rank=2))
+    save_adapter(ours, folder)
+    merge(ours)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": targets}))
+    with pytest.raises(ValueError, match="known are q_proj, "):
         load_adapter(ours, folder)
