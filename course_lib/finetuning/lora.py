@@ -33,6 +33,7 @@ _PLACES = {  # our matrix -> those that it holds, one below the other, as they a
     "feed_forward.up": ("mlp.gate_proj", "mlp.up_proj"),
     "feed_forward.down": ("mlp.down_proj",),
 }
+_UNGATED = {"feed_forward.up": ("mlp.up_proj",)}  # where the feed-forward network is not gated as Llama's is
 TARGETS = tuple(name.split(".")[1] for names in _PLACES.values() for name in names)
 """What can be adapted."""
 
@@ -97,16 +98,17 @@ class LoraLinear(nn.Linear):
 def add_lora(model: TransformerLM, config: LoraConfig) -> None:
     """Freeze `model` and put small matrices beside those that `config` names; they alone are trained from now on.
 
-    Raises ValueError if the model's feed-forward network is not gated as Llama's, for then its matrices go by other names, and
-    if it has an adapter already.
+    Raises ValueError if the model has no matrix of one of these names, or if it has an adapter already.
     """
-    if model.config.feed_forward not in ("swiglu", "geglu"):
-        raise ValueError(f"feed_forward must be gated for LoRA's names of matrices, not {model.config.feed_forward!r}")
+    places = _places(model.config)
+    known = {name.split(".")[1] for names in places.values() for name in names}
+    if unknown := [name for name in config.targets if name not in known]:
+        raise ValueError(f"the model has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     if any(isinstance(module, LoraLinear) for module in model.modules()):
         raise ValueError("the model has an adapter already: merge it first, or load the model anew")
     model.requires_grad_(False)
     for block in model.blocks:
-        for place in _PLACES:
+        for place in places:
             sizes = _sizes(model.config, place)
             if set(sizes) & set(config.targets):
                 _replace(block, place, LoraLinear(block.get_submodule(place), sizes, config))
@@ -201,13 +203,17 @@ def load_adapter(model: TransformerLM, folder: str | Path) -> None:
             parameter.copy_(tensors[name])
 
 
+def _places(config: TransformerConfig) -> dict[str, tuple[str, ...]]:
+    return _PLACES | ({} if config.feed_forward in ("swiglu", "geglu") else _UNGATED)
+
+
 def _sizes(config: TransformerConfig, place: str) -> dict[str, int]:
     """Return the rows that each published matrix takes of ours at `place`, from the top."""
     d_head = config.d_head or config.d_model // config.n_heads
     n_kv_heads = config.n_kv_heads or config.n_heads
     heads, kv_heads = config.n_heads * d_head, n_kv_heads * d_head
     rows = {"q_proj": heads, "k_proj": kv_heads, "v_proj": kv_heads, "gate_proj": config.d_ff, "up_proj": config.d_ff}
-    names = [name.split(".")[1] for name in _PLACES[place]]
+    names = [name.split(".")[1] for name in _places(config)[place]]
     return {name: rows.get(name, config.d_model) for name in names}
 
 
@@ -217,9 +223,10 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
 
 def _small_matrices(model: TransformerLM) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every A and B under the name that files give it."""
+    places = _places(model.config)
     for path, module in _adapted(model):
         layer, place = re.fullmatch(r"blocks\.(\d+)\.(.+)", path).groups()
-        published = {name.split(".")[1]: name for name in _PLACES[place]}
+        published = {name.split(".")[1]: name for name in places[place]}
         for ours, theirs in _SMALL.items():
             for name, parameter in getattr(module, ours).items():
                 yield f"base_model.model.model.layers.{layer}.{published[name]}.{theirs}.weight", parameter

@@ -146,9 +146,28 @@ def test_what_cannot_be_adapted_is_said(pair):
     add_lora(ours, LoraConfig())
     with pytest.raises(ValueError, match="has an adapter already"):
         add_lora(ours, LoraConfig())
-    shape = {"vocab_size": 5, "d_model": 4, "n_layers": 1, "n_heads": 1, "d_ff": 4, "context_length": 4}
-    with pytest.raises(ValueError, match="must be gated"):
-        add_lora(TransformerLM(TransformerConfig(**shape, feed_forward="relu2")), LoraConfig())
+    with pytest.raises(ValueError, match="the model has no gate_proj; it has down_proj, k_proj, "):
+        add_lora(ungated_model(), LoraConfig(targets=TARGETS))
+
+
+def ungated_model() -> TransformerLM:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 60, "d_model": 8, "n_layers": 2, "n_heads": 2, "d_ff": 12, "context_length": 16}
+    return TransformerLM(TransformerConfig(**shape, feed_forward="relu2", qk_norm="head"))
+
+
+def test_a_network_without_a_gate_is_adapted_too(tmp_path):
+    model, base = ungated_model(), ungated_model()
+    add_lora(model, LoraConfig(2, 3.0, ("up_proj", "k_proj")))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter)
+    save_adapter(model, tmp_path)
+    load_adapter(base, tmp_path)
+    logits = model(IDS)
+    assert torch.equal(base(IDS), logits) and not torch.allclose(ungated_model()(IDS), logits, atol=0.01)
+    merge(model)
+    torch.testing.assert_close(model(IDS), logits, atol=1e-5, rtol=1e-5)
 
 
 def test_other_kinds_of_adapters_and_files_that_do_not_fit_are_named(pair):
