@@ -6,7 +6,7 @@ import torch
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["WHAT_IF", "bits_a_character"]
+__all__ = ["WHAT_IF", "bits_a_character", "mean_bits"]
 
 
 def bits_a_character(times: int) -> float:
@@ -16,12 +16,16 @@ def bits_a_character(times: int) -> float:
     )
 
     planted = planted_model()
-    ids = planted.passages[times]
-    with torch.inference_mode():  # not around `planted_model`, which trains when it is called first
-        chances = planted.model(ids).float().softmax(dim=-1)
+    return mean_bits(planted.model, planted.passages[times])
+
+
+def mean_bits(model: torch.nn.Module, ids: torch.Tensor) -> float:
+    """Return the mean loss of `model` on passages, `ids` (passage, position), in bits a token: one token after the other."""
+    with torch.inference_mode():
+        chances = model(ids).float().softmax(dim=-1)
     costs = []
     for passage, probabilities in zip(ids.tolist(), chances.tolist(), strict=True):
-        costs += [-math.log2(probabilities[at][character]) for at, character in enumerate(passage[1:])]
+        costs += [-math.log2(probabilities[at][token]) for at, token in enumerate(passage[1:])]
     return sum(costs) / len(costs)
 
 

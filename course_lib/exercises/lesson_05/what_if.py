@@ -1,9 +1,6 @@
 """Exercise 05.6: what if old text is mixed in?"""
 
-import math
-
-import torch
-
+from course_lib.exercises.lesson_04.what_if import mean_bits
 from course_lib.exercises.registry import Exercise, Mistake
 
 __all__ = ["WHAT_IF", "bits_after"]
@@ -15,13 +12,7 @@ def bits_after(old_share: float | None) -> float:
     from course_lib.pretraining.memorisation import planted_model  # imported here: not in lesson 01
 
     planted = planted_model()
-    model, ids = planted.model if old_share is None else taught_capitals(old_share), planted.passages[0]
-    with torch.inference_mode():
-        chances = model(ids).float().softmax(dim=-1)
-    costs = []
-    for passage, probabilities in zip(ids.tolist(), chances.tolist(), strict=True):
-        costs += [-math.log2(probabilities[at][character]) for at, character in enumerate(passage[1:])]
-    return sum(costs) / len(costs)
+    return mean_bits(planted.model if old_share is None else taught_capitals(old_share), planted.passages[0])
 
 
 def _forgotten() -> float:

@@ -1,6 +1,6 @@
 // The browser's half of ChatFormatView. The kernel's half says what `settings` and `result` hold; here they are drawn.
 
-import { clamp, drawAll, keepKeys, node, onNewLooks, soon, tokenChip } from "../shared/base.js";
+import { clamp, drawAll, keepKeys, neighbour, node, onNewLooks, soon, tokenChip } from "../shared/base.js";
 import { counted, roundValues } from "../shared/numbers.js";
 import { choiceRow, errorPanel, openSettings, sliderRow } from "../shared/settings.js";
 import { maskPanel } from "./mask.js";
@@ -180,18 +180,10 @@ function tokenPanel(view) {
   list.addEventListener("pointerleave", () => point(null));
   list.addEventListener("focusout", () => point(null));
   list.addEventListener("keydown", (event) => {
-    const last = chips.length - 1;
-    const wanted = {
-      ArrowRight: active + 1,
-      ArrowDown: active + 1,
-      ArrowLeft: active - 1,
-      ArrowUp: active - 1,
-      Home: 0,
-      End: last,
-    }[event.key];
-    if (wanted === undefined) return;
+    const wanted = neighbour(event.key, active, chips.length);
+    if (wanted === null) return;
     event.preventDefault();
-    chips[clamp(wanted, 0, last)].focus();
+    chips[wanted].focus();
   });
 
   function draw() {

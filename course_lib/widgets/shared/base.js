@@ -107,6 +107,24 @@ export const prefersStillness = () => matchMedia("(prefers-reduced-motion: reduc
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /**
+ * Where a key leads in a row of `count` things, from the one at `place`; null if it is not such a key.
+ * @param {string} key
+ * @param {number} place
+ * @param {number} count
+ */
+export function neighbour(key, place, count) {
+  const wanted = {
+    ArrowRight: place + 1,
+    ArrowDown: place + 1,
+    ArrowLeft: place - 1,
+    ArrowUp: place - 1,
+    Home: 0,
+    End: count - 1,
+  }[key];
+  return wanted === undefined ? null : clamp(wanted, 0, count - 1);
+}
+
+/**
  * The bytes of a binary part of the widget's state.
  * @param {DataView} view
  */

@@ -1,6 +1,6 @@
 // The browser's half of TokenizerView. The kernel's half says what `result` and `replay` hold; here they are drawn and driven.
 
-import { clamp, drawAll, keepKeys, node, prefersStillness, soon, tokenChip } from "../shared/base.js";
+import { clamp, drawAll, keepKeys, neighbour, node, prefersStillness, soon, tokenChip } from "../shared/base.js";
 import { openLine } from "../shared/kernel.js";
 import { ladder, pairText, rankText } from "./ladder.js";
 
@@ -163,19 +163,11 @@ function tokenPanel(view) {
 
   list.addEventListener("pointerleave", () => point(null));
   list.addEventListener("keydown", (event) => {
-    const last = chips.length - 1;
-    const target = {
-      ArrowRight: active + 1,
-      ArrowDown: active + 1,
-      ArrowLeft: active - 1,
-      ArrowUp: active - 1,
-      Home: 0,
-      End: last,
-    }[event.key];
-    if (target === undefined && event.key !== "Enter" && event.key !== " ") return;
+    const target = neighbour(event.key, active, chips.length);
+    if (target === null && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
-    if (target === undefined) return view.choose(words[active]);
-    chips[clamp(target, 0, last)].focus();
+    if (target === null) return view.choose(words[active]);
+    chips[target].focus();
   });
 
   function draw() {
