@@ -30,6 +30,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	PYTHONPATH=tests $(BIN)/python benchmarks/pretraining/kills.py
 	$(BIN)/python benchmarks/pretraining/budget.py
 	$(BIN)/python benchmarks/finetuning.py
+	$(BIN)/python benchmarks/spelling.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info
