@@ -1,10 +1,11 @@
-"""Two sentences, of which one is a question: a task that the words alone do not tell.
+"""Two sentences, of which one is a question: a task that one bag of all the words does not tell.
 
     Would not a pair of these have bred, sir          0: the first is the question
     Yes, being kept together and put to use
 
-The two follow each other in a play, and their last signs are taken away. Whoever counts words finds those of both sentences
-in one bag, and cannot know which is which; the order of the words tells.
+The two follow each other in a play, and their last signs are taken away. Whoever counts the words of both in one bag
+cannot know which is which. Whoever counts them line by line can, mostly: a question has words of its own. That is a peer to
+measure a classifier against.
 """
 
 import random
