@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 @cache
 def pairs() -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs to learn from, and those of the plays that are held out: some 25,000 and 2,300, all different, play by play.
+    """Return the pairs to learn from, and those of the plays that are held out: 25,000 and 2,300, play by play.
 
     Both lines of a pair have the same number of words, 4 to 9, and the same signs, and they differ. No line of a held-out play
     is among those to learn from, in either spelling or any other.
