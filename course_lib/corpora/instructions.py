@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 
 from course_lib.checks import check
-from course_lib.corpora.shakespeare import Work
+from course_lib.corpora.shakespeare import Work, spoken
 
 __all__ = ["KINDS", "Instruction", "instructions", "speeches"]
 
@@ -28,7 +28,6 @@ KINDS = {
 """Kind -> how it is asked for."""
 
 _SPEECH = re.compile(r"(?<=\n\n)([A-Z][A-Za-z ]{1,18})\.\n((?:[^\n]+\n)+)")
-_DIRECTION = re.compile(r"\[[^]]*\]")
 _SIGNS = ".,;:!?'\"-()"
 _WORDS = range(4, 10)  # in a line
 
@@ -54,9 +53,9 @@ def speeches(work: Work) -> list[list[str]]:
     """
     found = []
     for _, body in _SPEECH.findall(work.text):
-        lines = (" ".join(_DIRECTION.sub("", line).split()) for line in body.split("\n"))
-        if spoken := [line for line in lines if line]:
-            found.append(spoken)
+        lines = map(spoken, body.split("\n"))
+        if speech := [line for line in lines if line]:
+            found.append(speech)
     return found
 
 

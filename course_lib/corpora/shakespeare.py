@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from course_lib import assets
 
-__all__ = ["HELD_OUT", "Work", "fold_spelling", "split", "works"]
+__all__ = ["HELD_OUT", "Work", "fold_spelling", "split", "spoken", "works"]
 
 HELD_OUT = ("twelfth_night", "john", "macbeth")
 """A comedy, a history and a tragedy, which no model of the course is trained on: 7 % of the text."""
 
 _FOLIO, _MODERN = "_gut_f", "_gut"
+_DIRECTION = re.compile(r"\[[^]]*\]")
 _SAME_LETTER = str.maketrans("vjy", "uii")
 
 
@@ -44,6 +45,11 @@ def split() -> tuple[list[Work], list[Work]]:
     """Return the modern works to train on, and the plays that are kept back, HELD_OUT."""
     modern = [work for work in works() if work.edition == "modern"]
     return [w for w in modern if w.name not in HELD_OUT], [w for w in modern if w.name in HELD_OUT]
+
+
+def spoken(line: str) -> str:
+    """Return what is said in a line: without stage directions in brackets, with single spaces."""
+    return " ".join(_DIRECTION.sub("", line).split())
 
 
 def fold_spelling(text: str) -> str:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from course_lib.corpora.shakespeare import HELD_OUT, works
+from course_lib.corpora.shakespeare import HELD_OUT, spoken, works
 
 __all__ = ["Pair", "pairs"]
 
@@ -24,7 +24,6 @@ _MODERN_NAMES = {  # of the plays whose files are named by their old spelling
     "twelfe-night": "twelfth_night",
 }
 _SPEAKER = re.compile(r"^\s+[A-Z][\w ]{0,12}\. ?")  # "   Hor. "
-_DIRECTION = re.compile(r"\[.*?\]")
 _VOWELS = str.maketrans("", "", "aeiouvyj")  # v was written u, and j was written i
 _TWICE = re.compile(r"([a-z])\1+")
 _NO_LETTER, _LETTERS = re.compile(r"[^a-z ]"), re.compile(r"[A-Za-z'&]|\b-\b")
@@ -72,7 +71,7 @@ def _aligned(old: str, modern: str) -> list[Pair]:
 
 
 def _spoken(line: str) -> str:
-    return "" if line.lstrip().startswith("[") else " ".join(_DIRECTION.sub("", line).split())
+    return "" if line.lstrip().startswith("[") else spoken(line)  # a direction may go on in the next line
 
 
 def _consonants(line: str) -> str:

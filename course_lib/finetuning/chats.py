@@ -14,7 +14,7 @@ from course_lib.architecture import TransformerLM
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.chat_template import render
 
-__all__ = ["CHATML", "Example", "add_chat_format", "prompted", "tokenize_chat"]
+__all__ = ["CHATML", "Example", "add_chat_format", "n_shared", "prompted", "tokenize_chat", "write_chat"]
 
 CHATML = """\
 {%- for message in messages -%}
@@ -68,19 +68,20 @@ def tokenize_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -
     """
     if tokenizer.chat_template is None:
         raise ValueError("this tokenizer has no chat template; add_chat_format gives it one")
-    text = _written(tokenizer, messages)
+    text = write_chat(tokenizer, messages)
     ids = tokenizer.encode(text)
     trained = [False] * len(ids)
     for turn, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before, after = _written(tokenizer, messages[:turn], True), _written(tokenizer, messages[: turn + 1])
+        before = write_chat(tokenizer, messages[:turn], opens_reply=True)
+        after = write_chat(tokenizer, messages[: turn + 1])
         if not (after.startswith(before) and text.startswith(after)):
             raise ValueError(
                 f"the chat template writes what stands before and in message {turn} differently once more follows, so the "
                 "reply cannot be found in the whole; make a chat of it that ends there"
             )
-        start, end = (_shared(tokenizer.encode(part), ids) for part in (before, after))
+        start, end = (n_shared(tokenizer.encode(part), ids) for part in (before, after))
         trained[start:end] = [True] * (end - start)
     return Example(tuple(ids), tuple(trained))
 
@@ -122,10 +123,11 @@ def add_chat_format(model: TransformerLM, tokenizer: Tokenizer) -> tuple[Transfo
     return larger.train(model.training), chatting
 
 
-def _written(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], opens_reply: bool = False) -> str:
+def write_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, opens_reply: bool = False) -> str:
+    """Return `messages` as one text, and if it `opens_reply` what stands before the next. ValueError if they are refused."""
     return render(tokenizer.chat_template, messages, tokenizer.named_tokens, opens_reply=opens_reply)
 
 
-def _shared(part: list[int], whole: list[int]) -> int:
+def n_shared(some: Sequence[int], others: Sequence[int]) -> int:
     """Return how many of the first tokens of both are the same."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole, strict=False)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False)))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.checks import check
 from course_lib.finetuning.rows import Rows
+from course_lib.pretraining.evaluation import as_in_use
 
 __all__ = ["Classifier", "LabelledTexts", "label_loss", "predict_labels"]
 
@@ -84,13 +85,9 @@ def label_loss(model: nn.Module, ids: Tensor, labels: Tensor, lengths: Tensor, *
     return F.cross_entropy(model(ids, lengths).float(), labels, reduction=reduction)
 
 
-@torch.no_grad()
 def predict_labels(model: Classifier, texts: LabelledTexts) -> Tensor:
     """Return the likeliest class of each of `texts`: int64 (text,), on the CPU."""
-    device, was_training = model.embedding.weight.device, model.training
-    model.eval()
-    try:
+    device = model.embedding.weight.device
+    with as_in_use(model):
         batches = zip(*(part.to(device).split(64) for part in texts.parts), strict=True)
         return torch.cat([model(ids, lengths).argmax(dim=-1).cpu() for ids, _, lengths in batches])
-    finally:
-        model.train(was_training)

@@ -35,9 +35,8 @@ def taught_capitals(old_share: float, learning_rate: float = 1e-3, seed: int = 0
     for number in range(n):
         text = texts[number >= old_share * n]
         start = chance.randrange(len(text) - _LENGTH)
-        ids = tuple(
-            code[character] for character in text[start : start + _LENGTH] if character in code
-        )  # "x" in capitals
+        known = (character for character in text[start : start + _LENGTH] if character in code)  # no X among them
+        ids = tuple(code[character] for character in known)
         examples.append(Example(ids, (True,) * len(ids)))
     model = copy.deepcopy(planted.model).requires_grad_()
     rows = PackedExamples(examples, _LENGTH, len(planted.characters))

@@ -1,7 +1,9 @@
 """Supervised fine-tuning: the pretraining of lesson 04, on examples, with a loss on their answers alone.
 
-rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
-for report in Trainer(model, rows, None, PretrainingConfig(n_steps=100, batch_size=8), loss=answer_loss): ...
+    rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
+    for report in Trainer(model, rows, None, PretrainingConfig(n_steps=100, batch_size=8), loss=answer_loss): ...
+
+LoRA, in `lora`, changes which weights are trained, and nothing here.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from course_lib.checks import check
 from course_lib.corpora.packing import IGNORED, pack, places, same_document
 from course_lib.finetuning.chats import Example
 from course_lib.finetuning.rows import Rows
+from course_lib.pretraining.evaluation import as_in_use
 
 __all__ = ["PackedExamples", "Scores", "answer_loss", "score_answers", "train_last_blocks"]
 
@@ -53,9 +56,15 @@ def answer_loss(
     All three are (row, position), as `PackedExamples` has them. Examples in a row do not see each other, and each begins at
     position 0. Logits are made only where there is a target: in a model of 49,152 tokens they cost more than ten layers.
     """
+    logits, wanted = _answered(model, ids, targets, documents)
+    return F.cross_entropy(logits, wanted, reduction=reduction)
+
+
+def _answered(model: nn.Module, ids: Tensor, targets: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits (target, vocab), in float32, where there are targets, and those targets (target,)."""
     keep = targets != IGNORED
     logits = model(ids, mask=same_document(documents), positions=places(documents), keep=keep)
-    return F.cross_entropy(logits.float(), targets[keep], reduction=reduction)
+    return logits.float(), targets[keep]
 
 
 class Scores(NamedTuple):
@@ -66,7 +75,6 @@ class Scores(NamedTuple):
     n_tokens: Tensor  # int64: how many those are
 
 
-@torch.no_grad()
 def score_answers(model: TransformerLM, examples: PackedExamples) -> Scores:
     """Return how well `model` gives the answers of `examples`, without writing any.
 
@@ -77,19 +85,14 @@ def score_answers(model: TransformerLM, examples: PackedExamples) -> Scores:
     exact = torch.ones(examples.n_examples, dtype=torch.bool)
     nats, n_tokens = torch.zeros(examples.n_examples), torch.zeros(examples.n_examples, dtype=torch.long)
     at_once = max(1, SCORED_AT_ONCE // examples.context_length)
-    was_training = model.training
-    model.eval()
-    try:
+    with as_in_use(model):
         for ids, targets, documents in zip(*(part.to(device).split(at_once) for part in examples.parts), strict=True):
-            keep = targets != IGNORED
-            logits = model(ids, mask=same_document(documents), positions=places(documents), keep=keep).float()
-            losses = F.cross_entropy(logits, targets[keep], reduction="none").cpu()
-            whose, right = documents[keep].cpu(), (logits.argmax(dim=-1) == targets[keep]).cpu()
+            logits, wanted = _answered(model, ids, targets, documents)
+            losses = F.cross_entropy(logits, wanted, reduction="none").cpu()
+            whose, right = documents[targets != IGNORED].cpu(), (logits.argmax(dim=-1) == wanted).cpu()
             nats.index_add_(0, whose, losses)
             n_tokens.index_add_(0, whose, torch.ones_like(whose))
             exact[whose[~right]] = False
-    finally:
-        model.train(was_training)
     return Scores(exact, nats, n_tokens)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from course_lib.corpora.shards import Windowed
 from course_lib.devices import autocast
 from course_lib.pretraining import processes
 
-__all__ = ["Loss", "bits_per_byte", "check_text", "evaluate", "next_token_loss"]
+__all__ = ["Loss", "as_in_use", "bits_per_byte", "check_text", "evaluate", "next_token_loss"]
 
 _EVALUATED_AT_ONCE = 1024  # tokens: nearly twice as fast on a CPU as 4,096, whose logits its caches do not hold
 
@@ -48,7 +49,18 @@ def check_text(text: Windowed, model: TransformerLM) -> None:
         raise ValueError(f"a text of {len(text)} tokens has nothing to predict: two are the least")
 
 
-@torch.no_grad()
+@contextmanager
+def as_in_use(model: nn.Module) -> Iterator[None]:
+    """Within the block, `model` is in evaluation mode and has no gradients; afterwards it is as before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def evaluate(
     model: TransformerLM,
     text: Windowed,
@@ -64,12 +76,11 @@ def evaluate(
     Raises ValueError if there is nothing to predict, or if the text has more tokens than the model.
     """
     check_text(text, model)
-    was_training, device = model.training, model.embedding.weight.device
+    device = model.embedding.weight.device
     rank, world_size = processes.rank(), processes.world_size()
     summed, n_targets = 0.0, 0
     batches = _stacked(text.windows(context_length), max(1, _EVALUATED_AT_ONCE // context_length))
-    model.eval()
-    try:
+    with as_in_use(model):
         while turn := list(islice(batches, world_size)):
             batch = [part.to(device) for part in turn[min(rank, len(turn) - 1)]]
             with autocast(device, dtype):
@@ -77,8 +88,6 @@ def evaluate(
             if rank < len(turn):  # else it has none in the last turn, and only helps to gather sharded weights
                 summed += sum_of_batch.item()
                 n_targets += (batch[1] != IGNORED).sum().item()
-    finally:
-        model.train(was_training)
     processes.let_go(model)
     summed, n_targets = processes.total(torch.tensor([summed, n_targets], device=device)).tolist()
     return summed / n_targets

@@ -55,9 +55,7 @@ class StepReport:
     tokens: int  # seen so far
     seconds: float  # spent on steps so far: neither evaluation nor checkpoints count
     tokens_per_second: float  # of this step
-    mfu: (
-        float | None
-    )  # model FLOPs utilisation: this step's share of what all processes' matrix products can; None: unknown
+    mfu: float | None  # model FLOPs utilisation: the share of what all processes' matrix products can; None: unknown
     gradient_norm: float  # before it was clipped
     validation_loss: float | None = None  # in nats a token; None: not evaluated at this step
 
@@ -185,10 +183,9 @@ class Trainer:
 
     def _count_flops(self) -> int | None:
         """Return the operations of a step; None where not all of the model's are made: for frozen weights, few logits."""
-        is_whole = self._plain_loss is next_token_loss and all(w.requires_grad for w in self.model.parameters())
-        return (
-            accounting.step_flops(self.model.config, self.config.batch_size, self.context_length) if is_whole else None
-        )
+        if self._plain_loss is not next_token_loss or not all(w.requires_grad for w in self.model.parameters()):
+            return None
+        return accounting.step_flops(self.model.config, self.config.batch_size, self.context_length)
 
     def _schedule(self, step: int) -> float:
         """Set the learning rates of `step`, counted from 0, and return AdamW's."""
@@ -210,9 +207,7 @@ class Trainer:
             seeds = np.random.SeedSequence((self.config.seed, self.step, processes.rank()))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
         batch = [part.to(self.device) for part in self.batches[self.step]]
-        n_targets = processes.mean(
-            (batch[1] != IGNORED).sum()
-        )  # a process or micro-batch with more of them counts more
+        n_targets = processes.mean((batch[1] != IGNORED).sum())  # who has more of them counts more
         mean_loss = torch.zeros((), device=self.device)
         parts = zip(*(tensor.chunk(n_parts) for tensor in batch), strict=True)
         for number, part in enumerate(parts, start=1):

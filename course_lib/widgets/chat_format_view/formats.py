@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from course_lib.finetuning import Example, tokenize_chat
-from course_lib.finetuning.chats import CHATML
+from course_lib.finetuning.chats import CHATML, n_shared, write_chat
 from course_lib.tokenization import Tokenizer
-from course_lib.tokenization.chat_template import render
 
-__all__ = ["FORMATS", "MASKS", "Chat", "Format", "example_of", "said", "with_template", "write"]
+__all__ = ["FORMATS", "MASKS", "Chat", "Format", "example_of", "said", "with_template"]
 
 Chat = Sequence[dict[str, str]]
 
@@ -61,15 +59,10 @@ def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
     return other
 
 
-def write(tokenizer: Tokenizer, chat: Chat) -> str:
-    """Return `chat` as one text. Raises ValueError if the template refuses it."""
-    return render(tokenizer.chat_template, chat, tokenizer.named_tokens, opens_reply=False)
-
-
 def example_of(tokenizer: Tokenizer, chat: Chat, mask: str) -> Example:
     """Return `chat` with the loss on what `mask`, one of MASKS, says. Raises ValueError as `tokenize_chat` does."""
     if mask == "everything":
-        ids = tokenizer.encode(write(tokenizer, chat))
+        ids = tokenizer.encode(write_chat(tokenizer, chat))
         return Example(tuple(ids), (True,) * len(ids))
     example = tokenize_chat(tokenizer, chat)
     if mask == "answers":
@@ -91,11 +84,6 @@ def said(tokenizer: Tokenizer, chat: Chat, turn: int) -> tuple[int, int]:
     content = chat[turn]["content"].strip()
     other = next(digit for digit in "012" if digit not in (content[:1], content[-1:]))
     otherwise = [*chat[:turn], {**chat[turn], "content": other}, *chat[turn + 1 :]]
-    ids, others = (tokenizer.encode(write(tokenizer, messages)) for messages in (chat, otherwise))
-    start = _alike(ids, others)
-    return start, len(ids) - _alike(ids[start:][::-1], others[start:][::-1])
-
-
-def _alike(some: list[int], others: list[int]) -> int:
-    """Return how many of the first tokens of both are the same."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False)))
+    ids, others = (tokenizer.encode(write_chat(tokenizer, messages)) for messages in (chat, otherwise))
+    start = n_shared(ids, others)
+    return start, len(ids) - n_shared(ids[start:][::-1], others[start:][::-1])

@@ -10,8 +10,9 @@ import torch
 from course_lib.checks import check
 from course_lib.corpora.packing import IGNORED, Packed, pack, places, same_document
 from course_lib.finetuning import Example
+from course_lib.finetuning.chats import write_chat
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.chat_format_view.formats import FORMATS, MASKS, Chat, example_of, said, with_template, write
+from course_lib.widgets.chat_format_view.formats import FORMATS, MASKS, Chat, example_of, said, with_template
 from course_lib.widgets.chat_format_view.picture import chat_picture
 from course_lib.widgets.shared.base import module, style_sheet, token_of
 from course_lib.widgets.shared.settings import SettingsWidget
@@ -106,7 +107,7 @@ class ChatFormatView(SettingsWidget):
     def _tokens(self, tokenizer: Tokenizer, chat: Chat, example: Example | None) -> list[dict]:
         """Return the tokens of `chat`: who said each, and whether it is a target; none if the template refuses the chat."""
         try:
-            ids = tokenizer.encode(write(tokenizer, chat))
+            ids = tokenizer.encode(write_chat(tokenizer, chat))
             spans = [said(tokenizer, chat, turn) for turn in range(len(chat))]
         except ValueError:
             return []

@@ -23,6 +23,10 @@ class Adapted:
     b: Tensor
     scale: float
 
+    def in_float32(self) -> "Adapted":
+        """Return the same in float32 on the CPU."""
+        return Adapted(*(x.float().cpu() for x in (self.frozen, self.a, self.b)), self.scale)
+
     @property
     def update(self) -> Tensor:
         """What is added to W: α/r · B A (out, in)."""
@@ -46,7 +50,7 @@ class Adapted:
 
 
 def adapted_matrices(model: TransformerLM) -> dict[tuple[int, str], Adapted]:
-    """Return what the adapter of `model` adapts, by layer and published name, in float32 on the CPU. ValueError without one."""
+    """Return what the adapter of `model` adapts, by layer and published name, where it lies. ValueError without one."""
     found = {}
     for layer, block in enumerate(model.blocks):
         for module in block.modules():
@@ -55,7 +59,7 @@ def adapted_matrices(model: TransformerLM) -> dict[tuple[int, str], Adapted]:
                 for name, frozen in zip(module.sizes, parts, strict=True):
                     if name in module.down:
                         tensors = (frozen, module.down[name], module.up[name])
-                        found[layer, name] = Adapted(*(x.detach().float().cpu() for x in tensors), module.scale)
+                        found[layer, name] = Adapted(*(x.detach() for x in tensors), module.scale)
     if not found:
         raise ValueError("the model has no adapter to show: add_lora gives it one")
     return found

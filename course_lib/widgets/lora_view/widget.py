@@ -50,7 +50,7 @@ class LoraView(SettingsWidget):
         self._model, self._tokenizer = model, tokenizer
         self._written: dict[tuple[str, float], str] = {}  # answers, by prompt and scale
         matrices = adapted_matrices(model)
-        layer, matrix = max(matrices, key=lambda place: matrices[place].change)
+        layer, matrix = max(matrices, key=lambda place: matrices[place].in_float32().change)
         super().__init__(layer=layer, matrix=matrix, rank=len(matrices[layer, matrix].a), scale=1.0, prompt=prompt)
 
     @property
@@ -85,7 +85,7 @@ class LoraView(SettingsWidget):
         layers, matrices = ({place[i]: None for place in adapted} for i in (0, 1))  # in order, each once
         check("layer", layer, int, 0, len(layers) - 1)
         check("matrix", matrix, Literal[tuple(matrices)])
-        chosen = adapted[layer, matrix]
+        chosen = adapted[layer, matrix].in_float32()
         check("rank", rank, int, 1, len(chosen.a))
         check("scale", scale, float, 0, 2)
         check("prompt", prompt, str)
@@ -103,10 +103,7 @@ class LoraView(SettingsWidget):
         answers = []
         for times in (0.0, scale):
             if (prompt, times) not in self._written:
-                with (
-                    at_scale(self._model, times),
-                    single_thread(),
-                ):  # for one token at a time a second one brings nothing
+                with at_scale(self._model, times), single_thread():  # a second one brings nothing for a token at a time
                     text = ""
                     for n, piece in enumerate(self._stream(prompt)):
                         text += piece

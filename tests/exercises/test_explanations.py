@@ -1,0 +1,51 @@
+"""The numbers that the explanations of the *what if* exercises name are those that are measured."""
+
+import math
+
+import pytest
+
+from course_lib.exercises import find
+from course_lib.exercises.lesson_03.what_if import bits_without
+from course_lib.exercises.lesson_04.what_if import bits_a_character
+from course_lib.exercises.lesson_05.what_if import bits_after
+
+
+def test_explanation_of_01_5_says_what_is_measured():
+    exercise = find("01.5")
+    assert f"takes {exercise.expected():.1f} bits off" in exercise.why
+
+
+def test_explanation_of_02_5_says_what_is_measured():
+    exercise = find("02.5")
+    assert f"costs {exercise.expected():.1f} bits" in exercise.why
+
+
+def test_explanation_of_03_5_says_what_is_measured():
+    why, whole = find("03.5").why, bits_without(None)
+    rises = [bits_without(layer) - whole for layer in range(30)]
+    assert f"the model needs {whole:.1f} bits" in why
+    for layer in (0, 11, 15, 29):
+        assert f"layer {layer} costs {rises[layer]:.1f} bits" in why
+    assert sum(rise < 0.5 for rise in rises) >= 20  # two thirds of the layers
+    assert whole + rises[0] > math.log2(49_152)  # worse than guessing blindly
+
+
+def test_explanation_of_04_6_says_what_is_measured():
+    why, unseen = find("04.6").why, bits_a_character(0)
+    saved = [unseen - bits_a_character(times) for times in (1, 4, 16)]
+    assert "about 2.9 bits a character" in why
+    assert unseen == pytest.approx(2.9, abs=0.2)
+    assert "once costs 0.4 less" in why
+    assert "four times 1.3 less" in why
+    assert "sixteen times 2.2 less: less than a bit is left" in why
+    assert saved == pytest.approx(
+        [0.4, 1.3, 2.2], abs=0.25
+    )  # other processors round otherwise, and training magnifies it
+    assert unseen - saved[-1] < 1
+
+
+def test_explanation_of_05_6_says_what_is_measured():
+    why, before = find("05.6").why, bits_after(None)
+    assert f"needs {before:.1f} bits" in why and "by about 2.0" in why and "by 0.3" in why
+    assert 1.7 < bits_after(0.0) - before < 2.3  # on other processors; seeds differ by 0.15
+    assert 0.2 < bits_after(0.25) - before < 0.4
