@@ -98,6 +98,9 @@ class LoraLinear(nn.Linear):
 def add_lora(model: TransformerLM, config: LoraConfig) -> None:
     """Freeze `model` and put small matrices beside those that `config` names; they alone are trained from now on.
 
+    A network without a gate has `up_proj` and `down_proj` alone. `peft` calls the matrices of such models otherwise (GPT-2's
+    `c_attn`), so adapters of theirs are files for this library only.
+
     Raises ValueError if the model has no matrix of one of these names, or if it has an adapter already.
     """
     places = _places(model.config)

@@ -61,6 +61,9 @@ def process_group() -> Iterator[torch.device]:
     dist.init_process_group(dist.get_default_backend_for_device(device), device_id=mine)
     try:
         yield device
+        # Between CPUs, a thread may still hold the last tensor that was sent, and aborts if Python ends meanwhile: torch keeps
+        # the threads of sharded models to the end. Who waits for the others here lets it finish.
+        wait_for_all()
     finally:
         dist.destroy_process_group()
 
