@@ -8,10 +8,13 @@ from torch import Tensor
 
 from course_lib.checks import check
 
-__all__ = ["IGNORED", "Packed", "pack", "places", "same_document"]
+__all__ = ["IGNORED", "SHARED", "Packed", "pack", "places", "same_document"]
 
 IGNORED = -100
 """The target that `torch.nn.functional.cross_entropy` leaves out of the mean."""
+
+SHARED = -2
+"""The number of a beginning that all documents of a row have in common, and that stands in it once."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,23 @@ class Packed:
 def same_document(documents: Tensor) -> Tensor:
     """Return the mask (row, 1, query, key) under which pieces of a row do not see each other. True = may attend.
 
-    `documents` is (row, context_length), as in `Packed`. Padding sees padding, so that no row of a softmax is empty.
+    `documents` is (row, context_length), as in `Packed`. All see what is SHARED. Padding sees padding, so that no row of a
+    softmax is empty.
     """
-    return (documents[:, :, None] == documents[:, None, :])[:, None]
+    queries, keys = documents[:, None, :, None], documents[:, None, None, :]
+    return (queries == keys) | (keys == SHARED)
 
 
 def places(documents: Tensor) -> Tensor:
-    """Return where in its own piece each token stands, from 0: int64 (row, context_length), as `documents` are."""
+    """Return where in its own piece each token stands, from 0: int64 (row, context_length), as `documents` are.
+
+    What is SHARED stands at the head of a row, and belongs to every piece.
+    """
     here = torch.arange(documents.shape[-1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return here - (here * begins).cummax(dim=-1).values
+    shared = documents == SHARED
+    return here - (here * begins).cummax(dim=-1).values + shared.sum(dim=-1, keepdim=True) * ~shared
 
 
 def pack(

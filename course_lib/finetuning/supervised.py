@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
-from course_lib.corpora.packing import IGNORED, pack, places, same_document
-from course_lib.finetuning.chats import Example
+from course_lib.corpora.packing import IGNORED, SHARED, pack, places, same_document
+from course_lib.finetuning.chats import Example, n_shared
 from course_lib.finetuning.rows import Rows
 from course_lib.pretraining.evaluation import as_in_use
 
@@ -28,10 +28,15 @@ SCORED_AT_ONCE = 1024  # tokens
 class PackedExamples(Rows):
     """Examples side by side in rows of `context_length` tokens: ids, targets, and of each token the number of its example.
 
+    A row that `shares_prompt` holds what all examples begin with, such as a system prompt and worked examples, once: it is
+    computed for all of them together, and all of them look at it. Not for models with a window or ALiBi.
+
     Raises ValueError for no example at all, and for one that is longer than a row, and says which.
     """
 
-    def __init__(self, examples: Sequence[Example], context_length: int, vocab_size: int):
+    def __init__(
+        self, examples: Sequence[Example], context_length: int, vocab_size: int, *, shares_prompt: bool = False
+    ):
         check("context_length", context_length)
         if not examples:
             raise ValueError("there is no example to train on")
@@ -41,11 +46,23 @@ class PackedExamples(Rows):
                     f"example {number} has {len(example.ids)} tokens and does not fit into a row of {context_length}; "
                     "leave it out, shorten it, or take longer rows"
                 )
+        n = _shared_length(examples) if shares_prompt else 0
         packed = pack(
-            [example.ids for example in examples], context_length, trained=[example.trained for example in examples]
+            [example.ids[n:] for example in examples],
+            context_length - n,
+            trained=[example.trained[n:] for example in examples],
         )
-        super().__init__((packed.ids, packed.targets, packed.documents), vocab_size)
+        first = torch.tensor(examples[0].ids[:n], dtype=torch.long).expand(len(packed.ids), n)
+        beginnings = first, torch.full_like(first, IGNORED), torch.full_like(first, SHARED)
+        rests = packed.ids, packed.targets, packed.documents
+        super().__init__(tuple(torch.cat(both, dim=1) for both in zip(beginnings, rests, strict=True)), vocab_size)
         self.n_examples, self.n_targets = len(examples), int((packed.targets != IGNORED).sum())
+
+
+def _shared_length(examples: Sequence[Example]) -> int:
+    """Return how many tokens all examples begin with, but for the last before an answer, which has a target of its own."""
+    prompts = [example.ids[: example.trained.index(True, 1) - 1] for example in examples]
+    return min(n_shared(prompts[0], prompt) for prompt in prompts)
 
 
 def answer_loss(
@@ -62,6 +79,11 @@ def answer_loss(
 
 def _answered(model: nn.Module, ids: Tensor, targets: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (target, vocab), in float32, where there are targets, and those targets (target,)."""
+    config = getattr(model, "module", model).config  # DDP wraps the model
+    if (documents == SHARED).any() and (config.window is not None or config.positions == "alibi"):
+        raise ValueError(
+            "a window and ALiBi count along the row, where a shared prompt is farther away than it should be"
+        )
     keep = targets != IGNORED
     logits = model(ids, mask=same_document(documents), positions=places(documents), keep=keep)
     return logits.float(), targets[keep]

@@ -64,6 +64,34 @@ def test_in_a_row_each_example_has_the_loss_and_gradients_that_it_has_alone(kind
     assert rows.n_targets == sum(sum(example.trained) for example in examples)
 
 
+@pytest.mark.parametrize("kind", ["rope", "learned", "sinusoidal"])
+def test_examples_that_share_a_prompt_have_the_loss_and_gradients_that_they_have_alone(kind):
+    prompt = (3, 1, 4, 1, 5)
+    examples = [Example(prompt + e.ids, (False,) * 5 + e.trained) for e in new_examples()]
+    examples.append(Example((*prompt, 9), (False,) * 5 + (True,)))  # its only target comes straight after
+    together, apart = new_model(**KINDS[kind]), new_model(**KINDS[kind])
+    rows, unshared = (PackedExamples(examples, 32, 40, shares_prompt=shares) for shares in (True, False))
+    assert (rows.parts[2] == -2).sum() == 4 * len(rows.parts[0])  # the prompt but for its last token
+    assert len(rows.parts[0]) < len(unshared.parts[0])
+    loss = answer_loss(together, *rows.parts, reduction="sum")
+    loss.backward()
+    expected = sum(alone(apart, example) for example in examples)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-6)
+    for weight, same in zip(together.parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(weight.grad, same.grad, atol=1e-5, rtol=1e-5)
+    shared, whole = (score_answers(new_model(**KINDS[kind]), parts) for parts in (rows, unshared))
+    assert torch.equal(shared.exact, whole.exact)
+    torch.testing.assert_close(shared.nats, whole.nats)
+
+
+@pytest.mark.parametrize("kind", ["window", "alibi"])
+def test_a_shared_prompt_would_be_too_far_away_for_a_window_or_alibi(kind):
+    examples = [Example((3, 1, 4, last), (False, False, False, True)) for last in range(20)]
+    with pytest.raises(ValueError, match="along the row"):
+        answer_loss(new_model(**KINDS[kind]), *PackedExamples(examples, 32, 40, shares_prompt=True).parts)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_in_a_row_are_those_alone(kind):
     examples, model = new_examples(), new_model(**KINDS[kind])
