@@ -214,10 +214,11 @@ def show_curves(
     level: tuple[float, str] | None = None,
     edge: tuple[float, str] | None = None,
     lowest: float = 0.0,
+    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> None:
     """Draw named curves over `x`, from the height `lowest` up; `level` is a height and `edge` an x to mark, with their names.
 
-    Few points get markers, and ticks at each.
+    Few points get markers, and ticks at each. `intervals` gives each point of a curve an interval (low, high) to be drawn.
     """
     _, ax = plt.subplots(figsize=(7.5, 3.4))
     few = len(x) <= 12
@@ -225,6 +226,9 @@ def show_curves(
         raise ValueError(f"{len(curves)} curves in one figure cannot be told apart; draw at most {len(_SERIES)}")
     for (name, y), colour, dash, marker in zip(curves.items(), _SERIES, _DASHES, _MARKERS, strict=False):
         ax.plot(x, y, color=colour, linestyle=dash, marker=marker if few else None, label=name)
+        if intervals and name in intervals:
+            lows, highs = zip(*intervals[name], strict=True)
+            ax.vlines(x, lows, highs, color=colour, linewidth=1.2)
     if level is not None:
         ax.axhline(level[0], color=PALETTE["light"]["residual"], linewidth=1)
         name = {
