@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from course_lib.architecture.attention import (
     KVCache,
@@ -173,8 +172,6 @@ class Block(nn.Module):
         self.cross_attention_residual = Residual(config) if cross_attention else None
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
-        self.recomputes = False
-        """Whether activations are made once more when the gradient needs them, and not kept until then (arXiv 1604.06174)."""
 
     def forward(
         self,
@@ -252,9 +249,7 @@ class _Stack(nn.Module):
             bias = alibi_bias(config.n_heads, ids.shape[1], end, ids.device)
         for layer, block in enumerate(self.blocks):
             rotation = far if block.attention.window is None else near
-            recomputes = block.recomputes and torch.is_grad_enabled()
-            run = partial(checkpoint, block, use_reentrant=False) if recomputes else block
-            x = run(x, mask, rotation, bias, cache and cache[layer], memory and memory[layer])
+            x = block(x, mask, rotation, bias, cache and cache[layer], memory and memory[layer])
         return self.final_norm(x)
 
     def _initialise(self) -> None:

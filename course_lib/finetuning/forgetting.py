@@ -12,6 +12,7 @@ from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.devices import single_thread
 from course_lib.finetuning.chats import Example
+from course_lib.finetuning.lora import LoraConfig, add_lora
 from course_lib.finetuning.supervised import PackedExamples, answer_loss
 from course_lib.pretraining import PretrainingConfig, Trainer
 from course_lib.pretraining.memorisation import planted_model
@@ -22,10 +23,12 @@ _N_STEPS, _BATCH, _LENGTH = 40, 16, 48
 
 
 @cache
-def taught_capitals(old_share: float, learning_rate: float = 1e-3, seed: int = 0) -> TransformerLM:
+def taught_capitals(
+    old_share: float, learning_rate: float = 1e-3, seed: int = 0, lora: LoraConfig | None = None
+) -> TransformerLM:
     """Return `planted_model` after 40 steps of fine-tuning on its own text in capitals, which it had hardly seen: 2 seconds.
 
-    `old_share`, from 0 to 1, of what it is shown is the old text, as it was.
+    `old_share`, from 0 to 1, of what it is shown is the old text, as it was. All weights are trained, or those of an adapter.
     """
     check("old_share", old_share, float, 0, 1)
     planted, chance = planted_model(), random.Random(seed)
@@ -39,6 +42,8 @@ def taught_capitals(old_share: float, learning_rate: float = 1e-3, seed: int = 0
         ids = tuple(code[character] for character in known)
         examples.append(Example(ids, (True,) * len(ids)))
     model = copy.deepcopy(planted.model).requires_grad_()
+    if lora is not None:
+        add_lora(model, lora)
     rows = PackedExamples(examples, _LENGTH, len(planted.characters))
     config = PretrainingConfig(
         n_steps=_N_STEPS, batch_size=_BATCH, context_length=_LENGTH, learning_rate=learning_rate, muon_learning_rate=None,

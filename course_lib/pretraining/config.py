@@ -21,7 +21,6 @@ class PretrainingConfig:
     batch_size: int  # sequences a step, over all processes and micro-batches
     context_length: int | None = None  # tokens a sequence; None: as many as the model can read
     accumulation: int = 1  # micro-batches that a process cuts its part of the batch into, to need less memory
-    recompute: bool = False  # activations, when the gradient needs them: far less memory, a third more operations
     learning_rate: float = 3e-3  # of AdamW, at its highest
     muon_learning_rate: float | None = 0.02  # of Muon, for the matrices of the blocks; None: AdamW trains them too
     schedule: Literal["warmup_stable_decay", "cosine"] = "warmup_stable_decay"

@@ -97,8 +97,6 @@ class Trainer:
                 f"with {config.accumulation} micro-batches each"
             )
         self.model, self.train, self.validation, self.config = model, train, validation, config
-        for block in model.blocks:
-            block.recomputes = config.recompute
         self.folder = None if folder is None else Path(folder)
         self.context_length = config.context_length or model.config.context_length
         if self.context_length > model.config.context_length:
@@ -267,7 +265,7 @@ class Trainer:
     def _describe(self) -> dict[str, object]:
         """Return what a checkpoint must have been made with for this run to go on from it."""
         # What only says how the work is done may change: the result stays the same.
-        how = {"accumulation", "recompute", "dtype", "compile", "parallel", "evaluate_every", "checkpoint_every"}
+        how = {"accumulation", "dtype", "compile", "parallel", "evaluate_every", "checkpoint_every"}
         model = {f"model.{name}": value for name, value in asdict(self.model.config).items()}
         training = {name: value for name, value in asdict(self.config).items() if name not in how}
         frozen = sorted(name for name, weight in self.model.named_parameters() if not weight.requires_grad)
