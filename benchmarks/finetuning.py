@@ -1,8 +1,9 @@
-"""LoRA on SmolLM2-135M in float32: this library beside `peft` on `transformers`, and packed rows beside padded ones.
+"""LoRA on SmolLM2-135M in float32: this library beside `peft` on `transformers`, and packed rows beside padded ones; then all
+that this library has, packed rows that share their system prompt, beside `peft` on padded ones.
 
 Every side has a process of its own, and they take turns, step by step. A step is forward, backward, clipping and AdamW, on
 real chats: lines to be put into modern spelling, and speeches with the speech that answers. Tokens are counted without padding.
-Prints the tables of benchmarks/README.md, in some five minutes on two cores.
+Prints the tables of benchmarks/README.md, in some ten minutes on two cores.
 """
 
 import random
@@ -94,6 +95,7 @@ def theirs(parts: tuple[torch.Tensor, ...]) -> Callable[[], float]:
 SIDES = {
     "course_lib": lambda: ours(padded(spelling_chats())),
     "peft on transformers": lambda: theirs(padded(spelling_chats())),
+    "course_lib, packed": lambda: ours(PackedExamples(spelling_chats(), LONGEST, 49_152, shares_prompt=True).parts),
     "packed": lambda: ours(PackedExamples(speech_chats(), LONGEST, 49_152).parts),
     "padded": lambda: ours(padded(speech_chats())),
 }
@@ -138,11 +140,12 @@ def compare(one: str, other: str, n_tokens: int) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peft {peft.__version__}\n")
     for sides, chats in (
         (("course_lib", "peft on transformers"), spelling_chats()),
         (("packed", "padded"), speech_chats()),
+        (("course_lib, packed", "peft on transformers"), spelling_chats()),
     ):
         lengths = sorted(len(example.ids) for example in chats)
         share = sum(sum(example.trained) for example in chats) / sum(lengths)

@@ -137,3 +137,9 @@ def test_clocks_turn_counter_clockwise_from_three_o_clock():
     tips = [text.xy for text in ax.texts]
     assert tips[0] == pytest.approx((0.4, 0)) and tips[1] == pytest.approx((1, -0.4))
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # so that −0.4 is up
+
+
+def test_intervals_stand_where_their_points_are():
+    plots.show_curves([1, 2], {"a": [3, 4], "b": [1, 1]}, xlabel="x", ylabel="y", intervals={"a": [(2, 5), (3, 6)]})
+    (bars,) = plt.gcf().axes[0].collections
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[1, 2], [1, 5]], [[2, 3], [2, 6]]]

@@ -7,7 +7,9 @@ Read in this order:
 - `chats`: chats as tokens, and which of them are trained on
 - `supervised`: examples packed into rows, the loss on their answers, how many are right
 - `lora`: small matrices trained beside frozen large ones, in `peft`'s own files
+- `intervals`: what a score on some hundred items is worth
 - `forgetting`: what a small model forgets while it is taught capitals
+- `modern_spelling`: the real model taught today's spelling, in runs that the cache keeps
 - `config`: a run as a file describes it
 
 `python -m course_lib.finetuning --config run.toml`, in `__main__`, fine-tunes a model as a file describes.

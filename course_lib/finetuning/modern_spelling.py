@@ -52,7 +52,7 @@ _LORA_TRAINING = PretrainingConfig(
 TRAINING = {"lora": _LORA_TRAINING, "full": replace(_LORA_TRAINING, learning_rate=3e-4)}
 """How each way of training goes. In "full" all matrices and norms are trained, and the embedding, which is shared, is not."""
 _LOOKS = (0, 9, 18, 27, 36)  # the steps after which the capitals are asked for
-_ROOM = 10_000_000  # bytes on disk
+_RUN, _ROOM = "run.json", 10_000_000  # bytes on disk
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def prompt_scores(n_shots: int, wording: str = WORDINGS[0]) -> Scores:
         return _write(stage / "run", _scores(*_smollm2(), examples()[0][:n_shots], wording))
 
     assets.ensure(folder, _fault, make, room=_ROOM)
-    return _read_scores(folder)
+    return _read(folder)[0]
 
 
 def teach(how: str, seed: int = 0) -> Iterator[Report]:
@@ -101,15 +101,14 @@ def teach(how: str, seed: int = 0) -> Iterator[Report]:
     if _fault(folder):
         yield from _train(how, seed, folder)
         return
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        yield Report(**json.loads(line))
+    yield from _read(folder)[1]
 
 
 def taught_scores(how: str, seed: int = 0) -> Scores:
     """Return how SmolLM2 writes the test's lines after it was taught by "lora" or in "full", which is done if need be."""
     for _ in teach(how, seed):
         pass
-    return _read_scores(_trained(how, seed))
+    return _read(_trained(how, seed))[0]
 
 
 def adapter_folder() -> Path:
@@ -175,24 +174,24 @@ def _folder(name: str, recipe: object) -> Path:
 
 def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> Path:
     folder.mkdir(exist_ok=True)
-    named = {name: values.tolist() for name, values in scores._asdict().items()}
-    (folder / "scores.json").write_text(json.dumps(named), encoding="utf-8")
-    (folder / "log.jsonl").write_text("".join(f"{json.dumps(asdict(report))}\n" for report in log), encoding="utf-8")
+    kept = {
+        "scores": {name: values.tolist() for name, values in scores._asdict().items()},
+        "log": [asdict(report) for report in log],
+    }
+    (folder / _RUN).write_text(json.dumps(kept), encoding="utf-8")
     return folder
 
 
-def _read_scores(folder: Path) -> Scores:
-    stored = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    return Scores(**{name: torch.tensor(values) for name, values in stored.items()})
+def _read(folder: Path) -> tuple[Scores, list[Report]]:
+    kept = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+    scores = Scores(**{name: torch.tensor(values) for name, values in kept["scores"].items()})
+    return scores, [Report(**report) for report in kept["log"]]
 
 
 def _fault(folder: Path) -> str | None:
     """Return what is wrong with what is kept in `folder`, or None."""
     try:
-        if len(_read_scores(folder).exact) != _N_TEST:
-            return "it holds the scores of another test"
-        for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-            Report(**json.loads(line))
-    except (OSError, ValueError, TypeError) as error:
+        scores, _ = _read(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"it cannot be read: {error}"
-    return None
+    return None if {len(values) for values in scores} == {_N_TEST} else "it has not a score for each line"
