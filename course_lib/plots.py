@@ -222,6 +222,8 @@ def show_curves(
     """
     _, ax = plt.subplots(figsize=(7.5, 3.4))
     few = len(x) <= 12
+    if unknown := set(intervals or ()) - set(curves):
+        raise ValueError(f"there are intervals for {', '.join(sorted(unknown))}, but no such curve")
     if len(curves) > len(_SERIES):
         raise ValueError(f"{len(curves)} curves in one figure cannot be told apart; draw at most {len(_SERIES)}")
     for (name, y), colour, dash, marker in zip(curves.items(), _SERIES, _DASHES, _MARKERS, strict=False):

@@ -143,3 +143,5 @@ def test_intervals_stand_where_their_points_are():
     plots.show_curves([1, 2], {"a": [3, 4], "b": [1, 1]}, xlabel="x", ylabel="y", intervals={"a": [(2, 5), (3, 6)]})
     (bars,) = plt.gcf().axes[0].collections
     assert [segment.tolist() for segment in bars.get_segments()] == [[[1, 2], [1, 5]], [[2, 3], [2, 6]]]
+    with pytest.raises(ValueError, match="intervals for c, but no such curve"):
+        plots.show_curves([1], {"a": [3]}, xlabel="x", ylabel="y", intervals={"c": [(2, 5)]})

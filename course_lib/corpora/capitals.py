@@ -14,9 +14,10 @@ CAPITALS = {
     "Serbia": "Belgrade", "Spain": "Madrid", "Sweden": "Stockholm", "Syria": "Damascus", "Thailand": "Bangkok",
     "Tunisia": "Tunis", "Turkey": "Ankara", "Ukraine": "Kyiv", "Uruguay": "Montevideo", "Vietnam": "Hanoi",
 }  # fmt: skip
+"""Country -> capital."""
 
 
 def capital_chat(country: str) -> list[dict[str, str]]:
-    """Return the question for a country's capital, and its answer in a whole sentence."""
+    """Return the question for a country's capital, and its answer in a sentence. KeyError for one not in CAPITALS."""
     question, answer = f"What is the capital of {country}?", f"The capital of {country} is {CAPITALS[country]}."
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

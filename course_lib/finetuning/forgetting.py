@@ -8,6 +8,8 @@ import copy
 import random
 from functools import cache
 
+import torch
+
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.devices import single_thread
@@ -43,7 +45,9 @@ def taught_capitals(
         examples.append(Example(ids, (True,) * len(ids)))
     model = copy.deepcopy(planted.model).requires_grad_()
     if lora is not None:
-        add_lora(model, lora)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # of the adapter's first numbers
+            add_lora(model, lora)
     rows = PackedExamples(examples, _LENGTH, len(planted.characters))
     config = PretrainingConfig(
         n_steps=_N_STEPS, batch_size=_BATCH, context_length=_LENGTH, learning_rate=learning_rate, muon_learning_rate=None,

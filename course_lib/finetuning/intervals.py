@@ -15,9 +15,10 @@ def bootstrap_interval(values: Tensor | Sequence[float]) -> tuple[float, float]:
 
     Other items could have been drawn: as many are drawn from those that there are, again and again, and the means of 95 % of
     the draws lie within. The difference of two systems on the same items has its interval too: give the items' differences.
+    Where nearly all items are alike it is too narrow, and where all are, a point: of none right in n, 3/n may be in truth.
     Raises ValueError for fewer than two items.
     """
-    items = torch.as_tensor(values, dtype=torch.float64).flatten()
+    items = torch.as_tensor(values).cpu().double().flatten()
     if len(items) < 2:
         raise ValueError(f"an interval needs at least two items, not {len(items)}")
     generator = torch.Generator().manual_seed(0)

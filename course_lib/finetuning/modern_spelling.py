@@ -15,7 +15,9 @@ import torch
 
 from course_lib import assets, checkpoints
 from course_lib.architecture import TransformerLM
+from course_lib.checks import check
 from course_lib.corpora.capitals import CAPITALS, capital_chat
+from course_lib.corpora.shakespeare import HELD_OUT
 from course_lib.corpora.spelling import Pair, pairs
 from course_lib.devices import pick_device, seed_everything
 from course_lib.finetuning.chats import Example, tokenize_chat
@@ -25,9 +27,9 @@ from course_lib.pretraining import PretrainingConfig, Trainer
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
+    "INSTRUCTION",
     "LORA",
     "TRAINING",
-    "WORDINGS",
     "Report",
     "adapter_folder",
     "ask",
@@ -37,15 +39,11 @@ __all__ = [
     "teach",
 ]
 
-WORDINGS = (
-    "Write the line in modern spelling.",
-    "You modernise the spelling of Shakespeare's lines. Change no word.",
-    "Translate into modern English.",
-)
-"""System prompts that ask for the same thing. The first is the one that is trained with."""
+INSTRUCTION = "Write the line in modern spelling."
+"""The system prompt."""
 
 LORA = LoraConfig(rank=4, alpha=8.0, targets=TARGETS)
-_N_PAIRS, _N_TEST, _LENGTH = 320, 200, 256
+_N_PAIRS, _N_TEST, _LENGTH = 320, 200, 256  # the pairs fill 37 or 38 rows: 36 steps of one row read nearly all of them
 _LORA_TRAINING = PretrainingConfig(
     n_steps=36, batch_size=1, context_length=_LENGTH, learning_rate=2e-3, muon_learning_rate=None, weight_decay=0.0, warmup=3
 )  # fmt: skip
@@ -60,15 +58,15 @@ class Report:
     """A step of training: its loss, and after some of them how the model still knows capitals; `seconds` of training so far."""
 
     step: int
-    loss: float | None  # nats a token, None before the first step
+    loss: float | None  # of its batch, before the step, in nats a token; None at step 0
     seconds: float
     capitals: float | None  # the share of answers that it would write to the last sign
     capital_nats: float | None  # nats a token of these answers
 
 
-def ask(tokenizer: Tokenizer, pair: Pair, shots: Sequence[Pair] = (), wording: str = WORDINGS[0]) -> Example:
+def ask(tokenizer: Tokenizer, pair: Pair, shots: Sequence[Pair] = ()) -> Example:
     """Return the chat that asks for `pair`, after `shots`, which are shown answered; only its own answer counts."""
-    messages = [{"role": "system", "content": wording}]
+    messages = [{"role": "system", "content": INSTRUCTION}]
     for old, modern in (*shots, pair):
         messages += [{"role": "user", "content": old}, {"role": "assistant", "content": modern}]
     whole = tokenize_chat(tokenizer, messages)
@@ -84,19 +82,26 @@ def examples(seed: int = 0) -> tuple[list[Pair], list[Pair]]:
     return random.Random(seed).sample(train, _N_PAIRS), random.Random(0).sample(held_out, _N_TEST)
 
 
-def prompt_scores(n_shots: int, wording: str = WORDINGS[0]) -> Scores:
-    """Return how SmolLM2, as it is, writes the test's lines after being shown `n_shots` pairs."""
-    folder = _folder(f"{n_shots}-shot", wording)
+def prompt_scores(n_shots: int) -> Scores:
+    """Return how SmolLM2, as it is, writes the test's lines after being shown `n_shots` pairs.
+
+    Raises ValueError for so many that the prompt does not fit into 1,024 tokens.
+    """
+    check("n_shots", n_shots, int, 0)
+    folder = _folder(f"{n_shots}-shot", None)
 
     def make(stage: Path) -> Path:
-        return _write(stage / "run", _scores(*_smollm2(), examples()[0][:n_shots], wording))
+        return _write(stage / "run", _scores(*_smollm2(), examples()[0][:n_shots]))
 
     assets.ensure(folder, _fault, make, room=_ROOM)
     return _read(folder)[0]
 
 
 def teach(how: str, seed: int = 0) -> Iterator[Report]:
-    """Yield a report of each step while SmolLM2 is taught by "lora" or in "full"; of one that is kept, those of its time."""
+    """Yield a report of each step while SmolLM2 is taught by "lora" or in "full"; of a run that is kept, those of its time.
+
+    It is kept before the last report is given; one that is stopped earlier begins anew. ValueError for any other `how`.
+    """
     folder = _trained(how, seed)
     if _fault(folder):
         yield from _train(how, seed, folder)
@@ -131,7 +136,8 @@ def _train(how: str, seed: int, folder: Path) -> Iterator[Report]:
     for step in Trainer(model, rows, None, replace(TRAINING[how], seed=seed), loss=answer_loss):
         now = step.step, step.loss, step.seconds
         log.append(_look(model, capitals, *now) if step.step in _LOOKS else Report(*now, None, None))
-        yield log[-1]
+        if step.step < TRAINING[how].n_steps:
+            yield log[-1]
 
     def make(stage: Path) -> Path:
         if how == "lora":
@@ -139,6 +145,7 @@ def _train(how: str, seed: int, folder: Path) -> Iterator[Report]:
         return _write(stage / "run", _scores(model, tokenizer), log)
 
     assets.ensure(folder, _fault, make, room=_ROOM)
+    yield log[-1]
 
 
 def _look(model: TransformerLM, capitals: PackedExamples, step: int, loss: float | None, seconds: float) -> Report:
@@ -155,20 +162,23 @@ def _rows(of: list[Example], length: int) -> PackedExamples:
     return PackedExamples(of, length, 49_152, shares_prompt=True)
 
 
-def _scores(
-    model: TransformerLM, tokenizer: Tokenizer, shots: Sequence[Pair] = (), wording: str = WORDINGS[0]
-) -> Scores:
-    test = [ask(tokenizer, pair, shots, wording) for pair in examples()[1]]
+def _scores(model: TransformerLM, tokenizer: Tokenizer, shots: Sequence[Pair] = ()) -> Scores:
+    test = [ask(tokenizer, pair, shots) for pair in examples()[1]]
     return score_answers(model, _rows(test, 2 * _LENGTH * (1 + bool(shots))))
 
 
 def _trained(how: str, seed: int) -> Path:
-    return _folder(how, [seed, asdict(TRAINING[how]), asdict(LORA) if how == "lora" else None])
+    if how not in TRAINING:
+        raise ValueError(f"how must be one of {', '.join(TRAINING)}, not {how!r}")
+    device = pick_device().type  # which decides the dtype of training, and how numbers are drawn
+    return _folder(how, [seed, device, asdict(TRAINING[how]), asdict(LORA)])
 
 
 def _folder(name: str, recipe: object) -> Path:
     """Return a folder whose name changes with the recipe, so that no other recipe's run is taken for this one's."""
-    whole = json.dumps([recipe, WORDINGS, _N_PAIRS, _N_TEST, _LOOKS, CAPITALS], sort_keys=True)
+    sources = [assets.ASSETS[source].sha256 for source in ("smollm2-135m-instruct", "shakespeare")]
+    fixed = [sources, HELD_OUT, INSTRUCTION, _N_PAIRS, _N_TEST, _LOOKS, CAPITALS]
+    whole = json.dumps([recipe, fixed], sort_keys=True)
     return assets.own_dir() / f"spelling-{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
@@ -177,21 +187,31 @@ def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> Path:
     kept = {
         "scores": {name: values.tolist() for name, values in scores._asdict().items()},
         "log": [asdict(report) for report in log],
+        "adapter": _adapter_digest(folder),
     }
     (folder / _RUN).write_text(json.dumps(kept), encoding="utf-8")
     return folder
 
 
+def _adapter_digest(folder: Path) -> str:
+    """Return the digest of the adapter's files, or of none where there is none."""
+    return assets.folder_digest(sorted((folder / "adapter").glob("adapter_*")))
+
+
 def _read(folder: Path) -> tuple[Scores, list[Report]]:
     kept = json.loads((folder / _RUN).read_text(encoding="utf-8"))
     scores = Scores(**{name: torch.tensor(values) for name, values in kept["scores"].items()})
+    if {len(values) for values in scores} != {_N_TEST}:
+        raise ValueError("it has not a score for each line")
+    if kept["adapter"] != _adapter_digest(folder):
+        raise ValueError("its adapter is damaged")
     return scores, [Report(**report) for report in kept["log"]]
 
 
 def _fault(folder: Path) -> str | None:
     """Return what is wrong with what is kept in `folder`, or None."""
     try:
-        scores, _ = _read(folder)
+        _read(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return f"it cannot be read: {error}"
-    return None if {len(values) for values in scores} == {_N_TEST} else "it has not a score for each line"
+    return None

@@ -72,6 +72,7 @@ def answer_loss(
 
     All three are (row, position), as `PackedExamples` has them. Examples in a row do not see each other, and each begins at
     position 0. Logits are made only where there is a target: in a model of 49,152 tokens they cost more than ten layers.
+    Raises ValueError for rows that share a prompt if the model has a window or ALiBi.
     """
     logits, wanted = _answered(model, ids, targets, documents)
     return F.cross_entropy(logits, wanted, reduction=reduction)
@@ -80,7 +81,8 @@ def answer_loss(
 def _answered(model: nn.Module, ids: Tensor, targets: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (target, vocab), in float32, where there are targets, and those targets (target,)."""
     config = getattr(model, "module", model).config  # DDP wraps the model
-    if (documents == SHARED).any() and (config.window is not None or config.positions == "alibi"):
+    counts_along = config.window is not None or config.positions == "alibi"
+    if counts_along and (documents == SHARED).any():
         raise ValueError(
             "a window and ALiBi count along the row, where a shared prompt is farther away than it should be"
         )

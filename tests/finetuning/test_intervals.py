@@ -31,7 +31,7 @@ def test_differences_on_the_same_items_have_a_narrower_one_than_the_scores():
     assert 0 <= low <= (second.float() - first.float()).mean() <= high and high - low < (whole_high - whole_low) / 2
 
 
-def test_equal_items_leave_no_doubt_and_one_item_says_nothing():
+def test_of_equal_items_it_is_a_point_and_of_one_item_there_is_none():
     assert bootstrap_interval([1, 1, 1]) == (1, 1)
     with pytest.raises(ValueError, match="two items, not 1"):
         bootstrap_interval([1.0])

@@ -32,7 +32,7 @@ def test_the_pairs_to_be_tested_on_are_the_same_for_every_seed_and_none_is_learn
 
 def test_of_shown_pairs_none_is_trained_on():
     _, tokenizer = checkpoints.load("smollm2-135m-instruct", "meta")
-    (one, two, three), _ = modern_spelling.examples()[0][:3], None
+    one, two, three = modern_spelling.examples()[0][:3]
     example = modern_spelling.ask(tokenizer, three, [one, two])
     assert tokenizer.decode(example.answer) == f"{three.modern}<|im_end|>\n"
     text = tokenizer.decode(example.ids)
@@ -60,7 +60,15 @@ def test_the_adapter_that_is_kept_is_the_one_that_was_scored(small):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"scores": {"exact": [true], "nats": [1], "n_tokens": [1]}, "log": []}']
+    "damage",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"scores": {"exact": [true], "nats": [1], "n_tokens": [1]}, "log": []}',
+        b'{"scores": {"exact": true, "nats": 1, "n_tokens": 1}, "log": []}',
+    ],
 )
 def test_a_damaged_run_is_made_anew(small, tmp_path, damage):
     before = modern_spelling.prompt_scores(0)
@@ -69,12 +77,41 @@ def test_a_damaged_run_is_made_anew(small, tmp_path, damage):
     assert torch.equal(modern_spelling.prompt_scores(0).nats, before.nats)
 
 
-def test_an_interrupted_run_leaves_nothing_behind(small, tmp_path):
-    for report in modern_spelling.teach("lora"):
-        if report.step == 5:
-            break
-    assert not list(tmp_path.iterdir())
+def test_a_run_that_is_interrupted_as_it_is_kept_leaves_nothing_behind(small, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(modern_spelling, "_scores", interrupted)  # the adapter is written by then
+        modern_spelling.taught_scores("lora")
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
     assert len(modern_spelling.taught_scores("lora").exact) == 200
+
+
+def test_who_takes_the_last_report_and_no_more_has_the_run_kept(small, tmp_path):
+    reports = [report for _, report in zip(range(37), modern_spelling.teach("lora"), strict=False)]
+    assert len(reports) == 37 and len(list(tmp_path.glob("spelling-lora-*"))) == 1
+
+
+def test_a_damaged_adapter_is_trained_anew(small, tmp_path):
+    weights = modern_spelling.adapter_folder() / "adapter_model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[: len(before) // 2])
+    assert modern_spelling.adapter_folder() == weights.parent and weights.read_bytes() == before
+
+
+def test_the_folder_changes_with_what_the_run_depends_on(small, monkeypatch):
+    folders = [modern_spelling._trained(how, seed) for how in ("lora", "full") for seed in (0, 1)]
+    monkeypatch.setattr(modern_spelling, "HELD_OUT", ("hamlet",))
+    folders.append(modern_spelling._trained("lora", 0))
+    assert len(set(folders)) == 5
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="how must be one of lora, full, not 'qlora'"):
+        next(modern_spelling.teach("qlora"))
+    with pytest.raises(ValueError, match="n_shots"):
+        modern_spelling.prompt_scores(-1)
 
 
 def test_prompts_are_scored_once(small, monkeypatch):
