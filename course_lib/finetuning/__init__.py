@@ -17,7 +17,7 @@ Read in this order:
 
 from course_lib.finetuning.chats import Example, add_chat_format, tokenize_chat
 from course_lib.finetuning.classification import Classifier, LabelledTexts, label_loss, predict_labels
-from course_lib.finetuning.lora import LoraConfig, add_lora, load_adapter, merge, save_adapter, unmerge
+from course_lib.finetuning.lora import LoraConfig, add_lora, at_scale, load_adapter, merge, save_adapter, unmerge
 from course_lib.finetuning.supervised import PackedExamples, answer_loss, score_answers, train_last_blocks
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "add_chat_format",
     "add_lora",
     "answer_loss",
+    "at_scale",
     "label_loss",
     "load_adapter",
     "merge",

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.checks import check, check_texts, read_json
 from course_lib.pretraining import processes
 
-__all__ = ["LoraConfig", "LoraLinear", "add_lora", "load_adapter", "merge", "save_adapter", "unmerge"]
+__all__ = ["LoraConfig", "LoraLinear", "add_lora", "at_scale", "load_adapter", "merge", "save_adapter", "unmerge"]
 
 _PLACES = {  # our matrix -> those that it holds, one below the other, as they are published
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -135,6 +136,23 @@ def unmerge(model: TransformerLM, adapter: dict[str, LoraLinear]) -> None:
         with torch.no_grad():
             module.weight -= module.update()
         _replace(model, place, module)
+
+
+@contextmanager
+def at_scale(model: TransformerLM, scale: float) -> Iterator[None]:
+    """Within the block, `model` is in evaluation mode and all its updates count `scale` times; afterwards it is as before."""
+    adapter = [module for _, module in _adapted(model)]
+    before, was_training = [module.scale for module in adapter], {part: part.training for part in model.modules()}
+    try:
+        model.eval()
+        for module, own in zip(adapter, before, strict=True):
+            module.scale = scale * own
+        yield
+    finally:
+        for module, own in zip(adapter, before, strict=True):
+            module.scale = own
+        for part, training in was_training.items():
+            part.training = training
 
 
 def save_adapter(model: TransformerLM, folder: str | Path) -> None:

@@ -49,7 +49,7 @@ _LORA_TRAINING = PretrainingConfig(
 )  # fmt: skip
 TRAINING = {"lora": _LORA_TRAINING, "full": replace(_LORA_TRAINING, learning_rate=3e-4)}
 """How each way of training goes. In "full" all matrices and norms are trained, and the embedding, which is shared, is not."""
-_LOOKS = (0, 9, 18, 27, 36)  # the steps after which the capitals are asked for
+_LOOKS = (0, 6, 36)  # the steps after which the capitals are asked for
 _RUN, _ROOM = "run.json", 10_000_000  # bytes on disk
 
 

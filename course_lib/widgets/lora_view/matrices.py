@@ -1,7 +1,5 @@
 """The matrices that an adapter adapts: each with its factors and singular values, and small enough to be looked at."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +9,7 @@ from torch.nn import functional as F
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning.lora import LoraLinear
 
-__all__ = ["Adapted", "adapted_matrices", "at_scale", "pool", "trained_and_frozen"]
+__all__ = ["Adapted", "adapted_matrices", "pool", "trained_and_frozen"]
 
 
 @dataclass(frozen=True)
@@ -70,23 +68,6 @@ def trained_and_frozen(model: TransformerLM) -> tuple[int, int]:
     adapter = [module for module in model.modules() if isinstance(module, LoraLinear)]
     trained = sum(x.numel() for module in adapter for part in (module.down, module.up) for x in part.values())
     return trained, sum(x.numel() for x in model.parameters()) - trained
-
-
-@contextmanager
-def at_scale(model: TransformerLM, scale: float) -> Iterator[None]:
-    """Within the block, `model` is in evaluation mode and all its updates count `scale` times; afterwards it is as before."""
-    adapter = [module for module in model.modules() if isinstance(module, LoraLinear)]
-    before, was_training = [module.scale for module in adapter], {part: part.training for part in model.modules()}
-    try:
-        model.eval()
-        for module, own in zip(adapter, before, strict=True):
-            module.scale = scale * own
-        yield
-    finally:
-        for module, own in zip(adapter, before, strict=True):
-            module.scale = own
-        for part, training in was_training.items():
-            part.training = training
 
 
 def pool(matrix: Tensor, rows: int, columns: int) -> Tensor:

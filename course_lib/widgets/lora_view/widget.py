@@ -10,10 +10,11 @@ from traitlets import Bytes
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.devices import single_thread
+from course_lib.finetuning.lora import at_scale
 from course_lib.inference import stream_reply, stream_text
 from course_lib.plots import diverging_ramp
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.lora_view.matrices import Adapted, adapted_matrices, at_scale, pool, trained_and_frozen
+from course_lib.widgets.lora_view.matrices import Adapted, adapted_matrices, pool, trained_and_frozen
 from course_lib.widgets.lora_view.picture import lora_picture
 from course_lib.widgets.shared.base import encode_text, module, style_sheet
 from course_lib.widgets.shared.settings import SettingsWidget
