@@ -24,6 +24,12 @@ WIDGET = re.compile(
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 
 
+IN_SITTINGS = [
+    path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if "# Sitting 1 of 2" in path.read_text(encoding="utf-8")
+]
+MINUTES = {"trace": 2, "repair": 6, "why": 6, "write": 12, "build": 25}  # for an exercise of each kind
+
+
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
@@ -154,3 +160,21 @@ def test_no_cell_but_its_check_needs_what_a_solution_makes(path):
             needed = names_of(source, symtable.Symbol.is_referenced) - bound
             assert not made & needed, f"{exercise} makes {made & needed}, which another cell uses:\n{source}"
             made -= bound
+
+
+@pytest.mark.parametrize("path", IN_SITTINGS, ids=lambda path: path.stem)
+def test_the_minutes_that_a_lesson_states_are_those_that_it_takes(path):
+    """Reading at 180 words a minute, a minute and a half for a prediction, and the time of each exercise."""
+    minutes = [0.0, 0.0]
+    sitting = 0
+    for cell in nbformat.read(path, as_version=4).cells:
+        sitting = max(sitting, int("# Sitting 2 of 2" in cell.source))
+        if cell.cell_type == "markdown":
+            minutes[sitting] += len(cell.source.split()) / 180
+        elif exercise_of(cell):
+            minutes[sitting] += MINUTES[find(exercise_of(cell)).kind]
+        else:
+            minutes[sitting] += 1.5 * cell.source.count("= Predict(")
+    prose = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    stated = [int(n) for n in re.search(r"Two sittings of (\d+) and (\d+) minutes", prose).groups()]
+    assert stated == [round(n) for n in minutes] and max(stated) <= 75

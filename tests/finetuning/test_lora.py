@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from course_lib import checkpoints
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenArray
-from course_lib.finetuning import LoraConfig, add_lora, load_adapter, merge, save_adapter, unmerge
+from course_lib.finetuning import LoraConfig, add_lora, at_scale, load_adapter, merge, save_adapter, unmerge
 from course_lib.finetuning.lora import TARGETS, LoraLinear
 from course_lib.inference import generate
 from course_lib.inference.fused_step import FusedStep
@@ -113,6 +113,21 @@ def test_merging_makes_the_model_plain_and_unmerging_takes_it_back(pair):
     unmerge(ours, adapter)
     torch.testing.assert_close(ours.blocks[0].attention.qkv.weight, before, atol=1e-6, rtol=0)
     torch.testing.assert_close(ours(IDS), logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_adapter_counts_as_often_as_is_asked_and_once_again_afterwards(pair):
+    ours, theirs, folder = pair
+    plain = ours(IDS)
+    adapted_by_peft(theirs, *CASES[0]).save_pretrained(folder)
+    load_adapter(ours.train(), folder)
+    once = ours(IDS)
+    with at_scale(ours, 0.0):
+        torch.testing.assert_close(ours(IDS), plain, atol=1e-5, rtol=1e-5)
+        assert not ours.training
+    with pytest.raises(KeyboardInterrupt), at_scale(ours, 2.0):
+        assert not torch.allclose(ours(IDS), once, atol=1e-3)
+        raise KeyboardInterrupt
+    assert ours.training and torch.equal(ours(IDS), once)
 
 
 def test_the_trainer_trains_an_adapter(pair, tmp_path):
