@@ -46,12 +46,9 @@ def alone(model: TransformerLM, example: Example) -> torch.Tensor:
     return losses[torch.tensor(example.trained[1:])].sum()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_a_row_each_example_has_the_loss_and_gradients_that_it_has_alone(kind):
-    examples = new_examples()
+def assert_as_alone(kind: str, rows: PackedExamples, examples: list[Example]) -> None:
+    """The summed loss of all rows and its gradients are those of the examples, each by itself."""
     together, apart = new_model(**KINDS[kind]), new_model(**KINDS[kind])
-    rows = PackedExamples(examples, 32, 40)
-    assert len(rows.parts[0]) < len(examples) / 2  # several share a row
     loss = answer_loss(together, *rows.parts, reduction="sum")
     loss.backward()
     expected = sum(alone(apart, example) for example in examples)
@@ -61,6 +58,14 @@ def test_in_a_row_each_example_has_the_loss_and_gradients_that_it_has_alone(kind
         torch.testing.assert_close(weight.grad, same.grad, atol=1e-5, rtol=1e-5)
     mean = answer_loss(together, *rows.parts)
     torch.testing.assert_close(mean, expected / sum(sum(example.trained) for example in examples))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_row_each_example_has_the_loss_and_gradients_that_it_has_alone(kind):
+    examples = new_examples()
+    rows = PackedExamples(examples, 32, 40)
+    assert len(rows.parts[0]) < len(examples) / 2  # several share a row
+    assert_as_alone(kind, rows, examples)
     assert rows.n_targets == sum(sum(example.trained) for example in examples)
 
 
@@ -69,17 +74,10 @@ def test_examples_that_share_a_prompt_have_the_loss_and_gradients_that_they_have
     prompt = (3, 1, 4, 1, 5)
     examples = [Example(prompt + e.ids, (False,) * 5 + e.trained) for e in new_examples()]
     examples.append(Example((*prompt, 9), (False,) * 5 + (True,)))  # its only target comes straight after
-    together, apart = new_model(**KINDS[kind]), new_model(**KINDS[kind])
     rows, unshared = (PackedExamples(examples, 32, 40, shares_prompt=shares) for shares in (True, False))
     assert (rows.parts[2] == -2).sum() == 4 * len(rows.parts[0])  # the prompt but for its last token
     assert len(rows.parts[0]) < len(unshared.parts[0])
-    loss = answer_loss(together, *rows.parts, reduction="sum")
-    loss.backward()
-    expected = sum(alone(apart, example) for example in examples)
-    expected.backward()
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-6)
-    for weight, same in zip(together.parameters(), apart.parameters(), strict=True):
-        torch.testing.assert_close(weight.grad, same.grad, atol=1e-5, rtol=1e-5)
+    assert_as_alone(kind, rows, examples)
     shared, whole = (score_answers(new_model(**KINDS[kind]), parts) for parts in (rows, unshared))
     assert torch.equal(shared.exact, whole.exact)
     torch.testing.assert_close(shared.nats, whole.nats)
