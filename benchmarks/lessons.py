@@ -8,7 +8,6 @@ and of it together with all processes that it starts, shared pages counted once,
 JupyterLab and Chromium; what they show exists by then, and the clock starts when the cell that shows them is run.
 """
 
-import os
 import statistics
 import tempfile
 import threading
@@ -19,10 +18,9 @@ from pathlib import Path
 import nbformat
 import psutil
 from browser import Notebooks, jupyter_server, launch_chromium
+from caches import without_runs
 from playwright.sync_api import sync_playwright
 from store_notebooks import NOTEBOOKS, run
-
-from course_lib import assets
 
 SETUP = """
 import torch
@@ -53,14 +51,6 @@ WIDGETS = {
 ROUNDS = 3
 # A card is there when it has some height in a frame; it is painted in that frame.
 SHOWN = """() => [...document.querySelectorAll(".course-widget")].some((card) => card.offsetHeight > 80) && performance.now()"""
-
-
-def fresh_cache(folder: Path) -> None:
-    """Make the course use `folder`, which holds what the cache does, but for what a lesson makes."""
-    for entry in assets.cache_dir().glob("[!.]*"):  # without locks, which may be no links
-        if not entry.name.startswith(("shakespeare-model", "spelling-")):
-            (folder / entry.name).symlink_to(entry)
-    os.environ["COURSE_CACHE"] = str(folder)
 
 
 class PeakMemory(threading.Thread):
@@ -116,15 +106,13 @@ def first_paint(notebooks: Notebooks, make: str) -> float:
 
 def main() -> None:
     print("| lesson | runs for | again | peak memory | with all its processes |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        fresh_cache(Path(folder))
+    with without_runs():
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             with PeakMemory() as memory:
                 first = seconds_of(path)
             again = seconds_of(path)
             sizes = f"{memory.one / 1e9:.2f} GB | {memory.together / 1e9:.2f} GB"
             print(f"| {path.stem} | {first:.0f} s | {again:.0f} s | {sizes} |", flush=True)
-    del os.environ["COURSE_CACHE"]
 
     print(f"\nJupyterLab {version('jupyterlab')}, median of {ROUNDS} and slowest\n")
     print("| widget | first paint | slowest |\n|---|---|---|")

@@ -6,17 +6,15 @@ pairs that the seed draws. Then, how fast a token is written without the adapter
 tables of benchmarks/README.md, in some ten minutes on two cores, with nothing in the cache.
 """
 
-import os
 import re
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from caches import without_runs
 
-from course_lib import assets, checkpoints
+from course_lib import checkpoints
 from course_lib.architecture import TransformerLM
 from course_lib.corpora.spelling import Pair, pairs
 from course_lib.finetuning import load_adapter, merge, modern_spelling
@@ -110,9 +108,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        for entry in assets.cache_dir().glob("[!.]*"):  # without locks, which may be no links
-            if not entry.name.startswith("spelling-"):
-                Path(folder, entry.name).symlink_to(entry)
-        os.environ["COURSE_CACHE"] = folder
+    with without_runs():
         main()

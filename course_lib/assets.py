@@ -11,6 +11,7 @@ USB stick, and set COURSE_CACHE to the copy. The copy may be read-only.
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ __all__ = [
     "fetch_from_hub",
     "folder_digest",
     "own_dir",
+    "run_dir",
 ]
 
 
@@ -168,6 +170,15 @@ def own_dir() -> Path:
     except OSError:
         return Path(platformdirs.user_cache_dir("llm-course")).absolute()
     return cache
+
+
+def run_dir(name: str, recipe: object) -> Path:
+    """Return the folder for a run of the course's own, called after it and its recipe, which JSON can hold.
+
+    Another recipe has another folder, so that no run is taken for one of another recipe.
+    """
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return own_dir() / f"{name}-{digest[:8]}"
 
 
 def fetch(name: str) -> Path:

@@ -165,9 +165,8 @@ def test_no_cell_but_its_check_needs_what_a_solution_makes(path):
 @pytest.mark.parametrize("path", IN_SITTINGS, ids=lambda path: path.stem)
 def test_the_minutes_that_a_lesson_states_are_those_that_it_takes(path):
     """Reading at 180 words a minute, a minute and a half for a prediction, and the time of each exercise."""
-    minutes = [0.0, 0.0]
-    sitting = 0
-    for cell in nbformat.read(path, as_version=4).cells:
+    cells, minutes, sitting = nbformat.read(path, as_version=4).cells, [0.0, 0.0], 0
+    for cell in cells:
         sitting = max(sitting, int("# Sitting 2 of 2" in cell.source))
         if cell.cell_type == "markdown":
             minutes[sitting] += len(cell.source.split()) / 180
@@ -175,6 +174,6 @@ def test_the_minutes_that_a_lesson_states_are_those_that_it_takes(path):
             minutes[sitting] += MINUTES[find(exercise_of(cell)).kind]
         else:
             minutes[sitting] += 1.5 * cell.source.count("= Predict(")
-    prose = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
     stated = [int(n) for n in re.search(r"Two sittings of (\d+) and (\d+) minutes", prose).groups()]
     assert stated == [round(n) for n in minutes] and max(stated) <= 75

@@ -3,7 +3,6 @@
 Each takes a minute at most, and is kept in the cache, so that the lesson shows it at once the next time.
 """
 
-import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -175,11 +174,9 @@ def _trained(how: str, seed: int) -> Path:
 
 
 def _folder(name: str, recipe: object) -> Path:
-    """Return a folder whose name changes with the recipe, so that no other recipe's run is taken for this one's."""
     sources = [assets.ASSETS[source].sha256 for source in ("smollm2-135m-instruct", "shakespeare")]
     fixed = [sources, HELD_OUT, INSTRUCTION, _N_PAIRS, _N_TEST, _LOOKS, CAPITALS]
-    whole = json.dumps([recipe, fixed], sort_keys=True)
-    return assets.own_dir() / f"spelling-{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return assets.run_dir(f"spelling-{name}", [recipe, fixed])
 
 
 def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> Path:

@@ -4,8 +4,6 @@ It is made once and kept beside the assets, or where those may not be written, i
 later lesson gets it made there, by the same steps.
 """
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,9 +54,7 @@ def pretrained() -> tuple[TransformerLM, Tokenizer]:
 
 
 def _folder() -> Path:
-    """A folder whose name changes with the recipe, so that no other recipe's model is taken for this one's."""
-    recipe = json.dumps([asdict(MODEL), asdict(TRAINING), shakespeare.HELD_OUT], sort_keys=True)
-    return assets.own_dir() / f"shakespeare-model-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    return assets.run_dir("shakespeare-model", [asdict(MODEL), asdict(TRAINING), shakespeare.HELD_OUT])
 
 
 def _shards(folder: Path, works: list[shakespeare.Work], tokenizer: Tokenizer) -> TokenShards:
