@@ -13,7 +13,9 @@ from functools import cache
 import numpy as np
 import torch
 
-__all__ = ["autocast", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize"]
+__all__ = [
+    "autocast", "keeps_blocks", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize",
+]  # fmt: skip
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -32,6 +34,11 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def keeps_blocks(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether oneDNN makes products of `dtype` on `device`, from matrices in its own blocks: float32 on a CPU."""
+    return device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -104,11 +104,10 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, b
     n_heads, n_queries = q.shape[1:3]
     if n_queries == 1:
         causal = False  # one query, the last position: nothing lies in its future
-        if (
-            mask is None and bias is None
-        ):  # then the heads that share a key/value head can stand side by side as its queries
+        if bias is None and (mask is None or mask.ndim < 3 or mask.shape[-3] == 1):
+            # the heads that share a key/value head, and their mask, can stand side by side as its queries
             grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # (batch, kv_head, group, d_head)
-            return F.scaled_dot_product_attention(grouped, k, v).reshape(*q.shape[:-1], v.shape[-1])
+            return F.scaled_dot_product_attention(grouped, k, v, mask).reshape(*q.shape[:-1], v.shape[-1])
     if causal and (mask is not None or bias is not None or k.shape[-2] != n_queries):
         visible = causal_mask(n_queries, k.shape[-2], q.device)
         mask, causal = visible if mask is None else mask & visible, False
@@ -254,6 +253,10 @@ class KVCache:
         self.keys_values[1, :, :, start:end] = values
         self.length = end
         return self.keys_values[0, :, :, :end], self.keys_values[1, :, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Make this the cache of `rows` (row,) of its batch, each as often as it is named there."""
+        self.keys_values = self.keys_values[:, rows]
 
     def append_one(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
         """Add one position's keys and values, together (2, batch, kv_head, d_head), and return what `append` returns."""

@@ -299,7 +299,7 @@ class TransformerLM(_Stack):
 
     def unembed(self, x: Tensor) -> Tensor:
         """Return the logits (…, vocab) of normalised residual vectors `x` (…, d_model)."""
-        return F.linear(x, self.embedding.weight if self.unembedding is None else self.unembedding.weight)
+        return F.linear(x, self.embedding.weight) if self.unembedding is None else self.unembedding(x)
 
     def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
         """Return an empty key/value cache for each layer, for `batch` sequences of up to `capacity` tokens."""

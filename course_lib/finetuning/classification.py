@@ -25,7 +25,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(self, body: TransformerLM, n_classes: int):
-        check("n_classes", n_classes, int, 2)
+        check("n_classes", n_classes)
         super().__init__()
         self.body, self.head = body, nn.Linear(body.config.d_model, n_classes)
         nn.init.zeros_(self.head.weight)

@@ -54,16 +54,28 @@ class Sampling:
             scores = scores.masked_fill(scores.softmax(dim=-1) < floor, -torch.inf)
         return scores.softmax(dim=-1)
 
-    def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
-        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere.
+    def pick(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Return the token ids (row,) that `noise` (row,), numbers from [0, 1), draws from `logits` (row, vocab).
 
-        FloatingPointError if they are NaN or infinite, as those of a model are whose training has diverged.
+        The probabilities lie side by side on a line of length 1, and the token is picked on whose part the number falls. So
+        what is drawn depends on a row's own numbers alone. FloatingPointError if logits are NaN or infinite, as those of a
+        model are whose training has diverged.
         """
         if not logits.max().isfinite():  # of numbers of which one is NaN, it is the largest
             raise FloatingPointError("the model's logits are no numbers")
         if self.temperature == 0:
-            return int(logits.argmax())
-        return int(torch.multinomial(self.probabilities(logits).cpu(), 1, generator=generator))
+            return logits.argmax(dim=-1)
+        ends = self.probabilities(logits).cumsum(dim=-1)
+        # 1 − noise is never 0, so that no token of probability 0 is found; rounded, the last end may not be quite 1
+        return torch.searchsorted(ends, (1 - noise[:, None]) * ends[:, -1:])[:, 0]
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
+        """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere.
+
+        FloatingPointError if they are no numbers, see `pick`.
+        """
+        noise = torch.rand(1, generator=generator).to(logits.device)
+        return int(self.pick(logits[None], noise))
 
 
 @torch.inference_mode()
@@ -90,11 +102,8 @@ def generate(
     if not 0 < len(ids) <= context:
         raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
     check("max_new_tokens", max_new_tokens, int, 0)
-    sequence, banned_ids = _known_ids(model, "the prompt", ids), _known_ids(model, "banned_ids", banned_ids)
-    if len(set(banned_ids)) == model.config.vocab_size:
-        raise ValueError("banned_ids are all that there are: none is left to draw")
+    sequence, banned = known_ids(model, "the prompt", ids), banned_rows(model, banned_ids)
     device = model.embedding.weight.device
-    banned = torch.tensor(banned_ids, dtype=torch.long, device=device)
     end = min(len(sequence) + max_new_tokens, context)
     cache = model.new_cache(1, end) if cached else None
     fused = FusedStep(model, cache) if cached and FusedStep.fits(model) else None
@@ -112,7 +121,15 @@ def generate(
         new = [token] if cached else sequence
 
 
-def _known_ids(model: TransformerLM, name: str, ids: Sequence[int]) -> list[int]:
+def banned_rows(model: TransformerLM, banned_ids: Sequence[int]) -> Tensor:
+    """Return `banned_ids` as a tensor on the model's device. ValueError if the model has not one of them, or no other."""
+    banned_ids = known_ids(model, "banned_ids", banned_ids)
+    if len(set(banned_ids)) == model.config.vocab_size:
+        raise ValueError("banned_ids are all that there are: none is left to draw")
+    return torch.tensor(banned_ids, dtype=torch.long, device=model.embedding.weight.device)
+
+
+def known_ids(model: TransformerLM, name: str, ids: Sequence[int]) -> list[int]:
     """Return `ids` as a list. Raises ValueError for one that `model` has no row for: −1 would be the last row."""
     ids, vocab_size = [index(i) for i in ids], model.config.vocab_size
     for i in ids:
@@ -203,7 +220,7 @@ def translate(
     nothing. Raises ValueError for a `start_id` that the model has not, and for no `max_new_tokens`.
     """
     check("max_new_tokens", max_new_tokens)
-    _known_ids(model.decoder, "start_id", [start_id])
+    known_ids(model.decoder, "start_id", [start_id])
     memory, cache = model.encode(source, source_mask), model.decoder.new_cache(len(source), max_new_tokens)
     written = [torch.full((len(source), 1), start_id, device=source.device)]
     for _ in range(max_new_tokens):
