@@ -77,6 +77,9 @@ class Trainer:
     the folder holds another run.
     """
 
+    Report = StepReport
+    n_updates = 1  # of the weights, from one batch
+
     def __init__(
         self,
         model: TransformerLM,
@@ -160,26 +163,43 @@ class Trainer:
     def _make_step(self) -> None:
         config, start = self.config, time.perf_counter()
         rate = self._schedule(self.step)
-        loss = self._fill_gradients()
+        batch, n_tokens, measured = self._next_batch()
+        loss = self._fill_gradients(batch)
         norm = optim.clip_gradients(self.model.parameters(), config.clip or math.inf)
         with _undivided():
-            for optimizer in self.optimizers:
-                optimizer.step()
+            self._update()
+            for _ in range(1, self.n_updates):
+                self._fill_gradients(batch)
+                optim.clip_gradients(self.model.parameters(), config.clip or math.inf)
+                self._update()
             loss, norm = loss.item(), norm.item()  # waits for the device, so that the clock tells the truth
             seconds = time.perf_counter() - start
-            n_tokens = config.batch_size * self.context_length
-            report = StepReport(
+            report = self.Report(
                 step=self.step + 1,
                 n_steps=config.n_steps,
                 loss=loss,
                 learning_rate=rate,
-                tokens=(self.step + 1) * n_tokens,
+                tokens=n_tokens + (self.history[-1].tokens if self.history else 0),
                 seconds=seconds + (self.history[-1].seconds if self.history else 0.0),
                 tokens_per_second=n_tokens / seconds,
                 mfu=None if self._flops is None else self._flops / seconds / self.peak,
                 gradient_norm=norm,
+                **measured,
             )
             self.history.append(report)
+
+    def _next_batch(self) -> tuple[tuple[Tensor, ...], int, dict[str, float]]:
+        """Return this process's part of the step's batch, how many tokens the whole has, and what else a report says of it."""
+        batch = tuple(part.to(self.device) for part in self.batches[self.step])
+        return batch, self.config.batch_size * self.context_length, {}
+
+    def _update(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def _count(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return how many losses this process's part of the batch has, over which the mean is taken."""
+        return (batch[1] != IGNORED).sum()
 
     def _count_flops(self) -> int | None:
         """Return the operations of a step; None where not all of the model's are made: for frozen weights, few logits."""
@@ -198,7 +218,7 @@ class Trainer:
             group["lr"] = factor * group.setdefault("highest_lr", group["lr"])
         return factor * config.learning_rate
 
-    def _fill_gradients(self) -> Tensor:
+    def _fill_gradients(self, batch: tuple[Tensor, ...]) -> Tensor:
         """Fill the gradients with those of the mean loss over the batch of all processes, and return that loss."""
         n_parts = self.config.accumulation
         self.model.train()
@@ -206,8 +226,7 @@ class Trainer:
         if self.model.config.dropout:  # drawn from the step and the process alone, so that a resumed run draws the same
             seeds = np.random.SeedSequence((self.config.seed, self.step, processes.rank()))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
-        batch = [part.to(self.device) for part in self.batches[self.step]]
-        n_targets = processes.mean((batch[1] != IGNORED).sum())  # who has more of them counts more
+        n_targets = processes.mean(self._count(batch))  # who has more of them counts more
         mean_loss = torch.zeros((), device=self.device)
         parts = zip(*(tensor.chunk(n_parts) for tensor in batch), strict=True)
         for number, part in enumerate(parts, start=1):
@@ -290,7 +309,7 @@ class Trainer:
         if newest is None:
             return
         restore(newest, self.model, self.optimizers)
-        self.history = read_history(newest)
+        self.history = read_history(newest, self.Report)
         self._saved = newest
         log, whole = self.folder / "log.jsonl", "".join(map(_line, self.history)).encode()
         if log.exists() and log.read_bytes() == whole:
@@ -328,10 +347,10 @@ def _line(report: StepReport) -> str:
     return json.dumps(vars(report)) + "\n"
 
 
-def read_history(checkpoint: Path) -> list[StepReport]:
-    """Return the report of every step that led to a checkpoint."""
+def read_history(checkpoint: Path, report: type[StepReport] = StepReport) -> list[StepReport]:
+    """Return the report of every step that led to a checkpoint; `report` is what the run's Trainer calls its Report."""
     try:
-        return [StepReport(**line) for line in read_lines(checkpoint)]
+        return [report(**line) for line in read_lines(checkpoint)]
     except TypeError as error:
         raise ValueError(f"{checkpoint / 'history.jsonl'} is damaged: {error}") from None
 
