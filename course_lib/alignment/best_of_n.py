@@ -32,7 +32,7 @@ def best_of_n(rewards: Tensor, n: int, scores: Tensor | None = None) -> Tensor:
     is over all sets of `n` of the prompt's samples, so it is unbiased, as pass@k is (arXiv 2107.03374), and uses every sample.
     Where several have the highest reward, each is as likely to be the one.
 
-    Raises ValueError for an `n` below 1 or above the number of samples, rewards that are not finite, or scores of another shape.
+    Raises ValueError for an `n` below 1 or above the number of samples, infinite rewards or NaN, and scores of another shape.
     """
     n_samples = rewards.shape[1]
     check("n", n, int, 1, n_samples)
