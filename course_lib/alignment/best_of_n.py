@@ -37,7 +37,7 @@ def best_of_n(rewards: Tensor, n: int, scores: Tensor | None = None) -> Tensor:
     n_samples = rewards.shape[1]
     check("n", n, int, 1, n_samples)
     rewards = rewards.detach().cpu().double()
-    scores = rewards if scores is None else scores.detach().cpu().double()
+    scores = rewards if scores is None else scores.detach().cpu()
     if not rewards.isfinite().all():
         raise ValueError("rewards must be finite: a NaN is neither more nor less than another")
     if scores.shape != rewards.shape:

@@ -56,10 +56,10 @@ def grpo_loss(
     check("kl_weight", kl_weight, float, 0)
     if kl_weight and reference_log_probs is None:
         raise ValueError("a kl_weight needs reference_log_probs: there is nothing to stay near to")
-    log_probs, old_log_probs = blank(log_probs, written), blank(old_log_probs, written)
+    log_probs = blank(log_probs, written)  # no gradient passes there, whatever the others hold
     losses = clipped_surrogate(log_probs, old_log_probs, advantages[:, None], clip)
     if kl_weight:
-        kl = kl_estimates(log_probs, blank(reference_log_probs, written)).k3
+        kl = kl_estimates(log_probs, reference_log_probs).k3
         ratio = (log_probs - old_log_probs.detach()).exp() if corrected else 1
         losses = losses + kl_weight * ratio * kl
     return masked_mean(losses, written, over, reduction=reduction)

@@ -66,8 +66,8 @@ def masked_mean(values: Tensor, written: Tensor, over: Over = "token", *, reduct
 def blank(values: Tensor, written: Tensor) -> Tensor:
     """Return `values` with 0 where nothing was written; both are (row, position).
 
-    A product with the mask would keep a NaN or an infinity, in the value or in its gradient; here neither comes through.
-    Raises ValueError for shapes that differ.
+    A product with the mask would keep a NaN or an infinity, in the value or in its gradient; here neither comes
+    through. Raises ValueError for shapes that differ.
     """
     if values.shape != written.shape:
         raise ValueError(f"values {tuple(values.shape)} and written {tuple(written.shape)} must have one shape")
