@@ -32,14 +32,14 @@ def best_of_n(rewards: Tensor, n: int, scores: Tensor | None = None) -> Tensor:
     is over all sets of `n` of the prompt's samples, so it is unbiased, as pass@k is (arXiv 2107.03374), and uses every sample.
     Where several have the highest reward, each is as likely to be the one.
 
-    Raises ValueError for an `n` below 1 or above the number of samples, a NaN among the rewards, or scores of another shape.
+    Raises ValueError for an `n` below 1 or above the number of samples, infinite rewards or NaN, and scores of another shape.
     """
     n_samples = rewards.shape[1]
     check("n", n, int, 1, n_samples)
     rewards = rewards.detach().cpu().double()
-    scores = rewards if scores is None else scores.detach().cpu().double()
-    if rewards.isnan().any():
-        raise ValueError("rewards hold a NaN, which is neither more nor less than another")
+    scores = rewards if scores is None else scores.detach().cpu()
+    if not rewards.isfinite().all():
+        raise ValueError("rewards must be finite: a NaN is neither more nor less than another")
     if scores.shape != rewards.shape:
         raise ValueError(f"scores {tuple(scores.shape)} and rewards {tuple(rewards.shape)} must have one shape")
     # All n of a set are among the m least rewards in comb(m, n) of comb(n_samples, n) sets.

@@ -39,20 +39,27 @@ def grpo_loss(
     *,
     kl_weight: float = 0.0,
     reference_log_probs: Tensor | None = None,
+    corrected: bool = True,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Return the clipped surrogate of each token, plus `kl_weight` times its KL to the reference (k3), averaged `over` what.
 
     `advantages` are (row,): all tokens of an answer have the same. The rest are (row, position), as `surrogate` says, and
-    `over` and `reduction` are those of `masked_mean`. Only `log_probs`, of the policy as it is now, gets a gradient. The leash
-    is in the loss here, where PPO has it in the reward; k3's gradient is that of KL(reference ‖ policy), see `kl_estimates`.
+    `over` and `reduction` are those of `masked_mean`. Only `log_probs`, of the policy as it is now, gets a gradient.
+
+    The leash is in the loss here, where PPO has it in the reward. `corrected`, k3 counts by the ratio, as samples of another
+    policy must; and as the ratio has a gradient, k3's is then that of KL(policy ‖ reference) (arXiv 2512.02556, and `trl`). As
+    GRPO's paper has it, without, it is that of KL(reference ‖ policy), see `kl_estimates`.
+
     Raises ValueError for a `kl_weight` below 0, or one without a reference.
     """
     check("kl_weight", kl_weight, float, 0)
     if kl_weight and reference_log_probs is None:
         raise ValueError("a kl_weight needs reference_log_probs: there is nothing to stay near to")
-    log_probs, old_log_probs = blank(log_probs, written), blank(old_log_probs, written)
+    log_probs = blank(log_probs, written)  # no gradient passes there, whatever the others hold
     losses = clipped_surrogate(log_probs, old_log_probs, advantages[:, None], clip)
     if kl_weight:
-        losses = losses + kl_weight * kl_estimates(log_probs, blank(reference_log_probs, written)).k3
+        kl = kl_estimates(log_probs, reference_log_probs).k3
+        ratio = (log_probs - old_log_probs.detach()).exp() if corrected else 1
+        losses = losses + kl_weight * ratio * kl
     return masked_mean(losses, written, over, reduction=reduction)

@@ -78,8 +78,8 @@ def ppo_loss(
 
     Only `log_probs`, of the policy as it is now, gets a gradient. See `clipped_surrogate` and `masked_mean`.
     """
-    log_probs, old_log_probs, advantages = (blank(x, written) for x in (log_probs, old_log_probs, advantages))
-    return masked_mean(clipped_surrogate(log_probs, old_log_probs, advantages, clip), written, reduction=reduction)
+    losses = clipped_surrogate(blank(log_probs, written), old_log_probs, advantages, clip)
+    return masked_mean(losses, written, reduction=reduction)
 
 
 def value_loss(
@@ -98,7 +98,7 @@ def value_loss(
     code. `clip` is in units of the reward. Only `values` gets a gradient. Raises ValueError for a `clip` that is not positive.
     """
     check("clip", clip, float)
-    values, old_values, returns = blank(values, written), blank(old_values.detach(), written), returns.detach()
+    values, old_values, returns = blank(values, written), old_values.detach(), returns.detach()
     held = values.clamp(old_values - clip, old_values + clip)
     errors = torch.maximum((values - returns).square(), (held - returns).square())
     return masked_mean(errors / 2, written, reduction=reduction)

@@ -53,8 +53,6 @@ def masked_mean(values: Tensor, written: Tensor, over: Over = "token", *, reduct
     if over not in ("token", "row"):
         check("over", over, float)
     check("reduction", reduction, Reduction)
-    if values.shape != written.shape:
-        raise ValueError(f"values {tuple(values.shape)} and written {tuple(written.shape)} must have one shape")
     values, n_written = blank(values, written), written.sum(dim=1)
     if over == "token":
         summed, count = values.sum(), n_written.sum().clamp(min=1)
@@ -68,6 +66,9 @@ def masked_mean(values: Tensor, written: Tensor, over: Over = "token", *, reduct
 def blank(values: Tensor, written: Tensor) -> Tensor:
     """Return `values` with 0 where nothing was written; both are (row, position).
 
-    A product with the mask would keep a NaN or an infinity, in the value or in its gradient; here neither comes through.
+    A product with the mask would keep a NaN or an infinity, in the value or in its gradient; here neither comes
+    through. Raises ValueError for shapes that differ.
     """
+    if values.shape != written.shape:
+        raise ValueError(f"values {tuple(values.shape)} and written {tuple(written.shape)} must have one shape")
     return values.masked_fill(~written, 0)
