@@ -308,7 +308,11 @@ def test_agreement_with_oneself_counts_repeats_of_the_same_rater():
     said = votes("0101", "0.10")
     assert self_agreement(said) == (0, 0)
     again = [turned(one) for one in said[:3]]  # the same of three
-    other = [replace(said[3], choice=1 - said[3].choice), replace(said[0], choice=None), replace(said[4], rater="another")]
+    other = [
+        replace(said[3], choice=1 - said[3].choice),
+        replace(said[0], choice=None),
+        replace(said[4], rater="another"),
+    ]
     assert self_agreement([*said, *again, *other]) == (3, 4)
     assert self_agreement([]) == (0, 0)
 
