@@ -114,13 +114,13 @@ def remove_last(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def read_comparisons(path: Path) -> list[Comparison]:
+def read_comparisons(path: str | Path) -> list[Comparison]:
     """Return the comparisons in the file at `path`, in order. An unfinished last line, which a crash leaves, is ignored.
 
     ValueError names the file and the line of anything else that is no comparison.
     """
     found = []
-    for number, line in enumerate(_lines(path.read_bytes()), 1):
+    for number, line in enumerate(_lines(Path(path).read_bytes()), 1):
         try:
             found.append(Comparison(**json.loads(line)))
         except (ValueError, TypeError, RecursionError) as error:
@@ -144,14 +144,14 @@ def _is_unfinished(line: bytes) -> bool:
     return False
 
 
-def pool(paths: Iterable[Path]) -> list[Comparison]:
+def pool(paths: Iterable[str | Path]) -> list[Comparison]:
     """Return the comparisons of several files, such as a whole class's, file after file.
 
     ValueError if `read_comparisons` raises it, or if a rater has seen a pair in the same order in two files: then one is a
     copy of the other, or two people have given one name.
     """
     pooled: list[Comparison] = []
-    files: dict[tuple, Path] = {}  # what was shown to whom -> the file that says so
+    files: dict[tuple, str | Path] = {}  # what was shown to whom -> the file that says so
     for path in paths:
         comparisons = read_comparisons(path)
         shown = {(one.rater, one.prompt, one.first, one.second) for one in comparisons}

@@ -12,7 +12,7 @@ from course_lib.plots import PALETTE, drawable
 __all__ = ["pair_picture"]
 
 _WIDTH, _DPI, _MARGIN, _GAP = 1100, 100, 24, 24  # pixels
-_CHARACTER, _LINE = 9.2, 22  # pixels: a character of 11 pt, a little more than the widest, and a line of them
+_CHARACTER, _LINE = 9.2, 22  # pixels: a monospaced character of 11 pt, and a line of them
 _MOST_LINES = 8
 _LINE_COLOUR, _INK, _MUTED = "#D8D8D8", "#212121", "#666666"
 
@@ -38,15 +38,17 @@ def pair_picture(result: dict) -> bytes:
     share = result["done"] / result["total"]
     ax.add_patch(Rectangle((_MARGIN, 48), wide * share, 4, facecolor=PALETTE["light"]["learner"]))
     if pair is None:
-        _write(ax, _MARGIN, 92, [f"Shown twice, chosen alike: {result['same']:,} of {result['repeats']:,}"])
+        alike = f"Of {result['repeats']:,} judged twice, the same answer was chosen in {result['same']:,}."
+        _write(ax, _MARGIN, 92, [alike if result["repeats"] else "No pair was judged twice."])
         return _png(figure)
-    _write(ax, _MARGIN, 80, prompt)
+    text = {"family": "monospace", "fontsize": 11}
+    _write(ax, _MARGIN, 80, prompt, **text)
     for number, lines in enumerate(answers):
         x = _MARGIN + number * (narrow + _GAP)
         style = {"boxstyle": "round,pad=0,rounding_size=8", "facecolor": "white", "edgecolor": _LINE_COLOUR}
         ax.add_patch(FancyBboxPatch((x, top), narrow, box, **style))
         _write(ax, x + 16, top + 22, [str(number + 1)], weight="bold")
-        _write(ax, x + 16, top + 50, lines)
+        _write(ax, x + 16, top + 50, lines, **text)
     keys = "In a running notebook the keys 1 and 2 choose, s skips, u takes back."
     _write(ax, _MARGIN, top + box + 28, [keys], color=_MUTED)
     return _png(figure)

@@ -54,17 +54,18 @@ function render({ model, el }) {
   });
   const skip = button("s", "Skip");
   const undo = button("u", "Take back");
-  const said = node("span", { className: "muted" });
+  const said = node("span", { className: "muted said" });
+  const hint = node("span", { className: "muted hint", textContent: "Click here, and the keys work." });
   const error = node("p", { className: "error", role: "alert" });
   const outcome = node("div", { className: "outcome" });
   const sides = node("div", { className: "sides" }, ...answers.map(({ element }) => element));
   root.append(
-    node("header", {}, title, count),
+    node("div", { className: "head" }, title, count),
     bar,
     prompt.element,
     sides,
     outcome,
-    node("div", { className: "buttons" }, skip, undo, said),
+    node("div", { className: "buttons" }, skip, undo, hint, said),
     error,
   );
   el.append(root);
@@ -73,7 +74,7 @@ function render({ model, el }) {
     const { pair, done, total, last } = result();
     const isFocused = root.contains(document.activeElement);
     title.textContent = pair ? "Which answer is better?" : "All pairs judged";
-    count.textContent = pair ? `Pair ${done + 1} of ${total}` : `${counted(total, "pair")}`;
+    count.textContent = pair ? `Comparison ${done + 1} of ${total}` : counted(total, "comparison");
     bar.max = total;
     bar.value = done;
     for (const part of [prompt.element, sides, skip]) part.hidden = pair === null;
@@ -83,7 +84,7 @@ function render({ model, el }) {
     }
     undo.disabled = done === 0;
     said.textContent = done ? `Of the pair before you ${SAID[String(last)]}.` : "";
-    said.hidden = pair === null;
+    said.hidden = hint.hidden = pair === null;
     outcome.replaceChildren(...(pair ? [] : summary(result())));
     error.textContent = line.error;
     const isLost = document.activeElement?.matches(":disabled, [hidden], [hidden] *") ?? true;
@@ -113,7 +114,8 @@ function textPanel(name, ...below) {
       text.scrollTop = 0;
       shown = number;
     }
-    text.tabIndex = text.scrollHeight > text.clientHeight ? 0 : -1;
+    if (text.scrollHeight > text.clientHeight) text.tabIndex = 0;
+    else text.removeAttribute("tabindex");
   }
   return { element, show };
 }

@@ -90,7 +90,7 @@ class PreferenceLabeller(LiveWidget):
     def __repr__(self) -> str:
         result = self.result
         return (
-            f"PreferenceLabeller: {result['done']:,} of {result['total']:,} pairs judged, {result['skipped']:,} skipped; "
+            f"PreferenceLabeller: {result['done']:,} of {result['total']:,} comparisons made, {result['skipped']:,} skipped; "
             f"{result['same']:,} of {result['repeats']:,} repeats chosen alike; in {self.path.name}"
         )
 
