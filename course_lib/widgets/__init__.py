@@ -14,6 +14,7 @@ the still picture that readers without a kernel see (`picture.py`).
 - `parallelism_timeline`: who computes, sends and waits in one training step (04)
 - `chat_format_view`: a chat as tokens, what the loss is on, and how chats share a row (05)
 - `lora_view`: what an adapter adds to a weight, and the answers with and without it (05)
+- `preference_labeller`: which of two answers is better, said by the learner and kept in a file (06)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
@@ -27,6 +28,7 @@ from course_lib.widgets.logit_lens.widget import LogitLens
 from course_lib.widgets.lora_view.widget import LoraView
 from course_lib.widgets.parallelism_timeline.widget import ParallelismTimeline
 from course_lib.widgets.predict.widget import Predict
+from course_lib.widgets.preference_labeller.widget import PreferenceLabeller
 from course_lib.widgets.sampling_playground.widget import SamplingPlayground
 from course_lib.widgets.scale_planner.widget import ScalePlanner
 from course_lib.widgets.tokenizer_view.widget import TokenizerView
@@ -43,6 +45,7 @@ __all__ = [
     "LoraView",
     "ParallelismTimeline",
     "Predict",
+    "PreferenceLabeller",
     "SamplingPlayground",
     "ScalePlanner",
     "TokenizerView",

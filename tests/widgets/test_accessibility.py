@@ -44,6 +44,9 @@ tuned = TransformerLM(model.config)
 add_lora(tuned, LoraConfig(2))
 lora = LoraView(tuned, tokenizer, "Tom")
 lora.set(rank=1)
+judged = PreferenceLabeller([("Say it!", "Yes.", "No.")], folder / "judged.jsonl", repeats=1)
+judged.choose(0)
+judged.choose(None)
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
@@ -59,6 +62,8 @@ display(
     ParallelismTimeline("expert"),
     ScalePlanner("DeepSeek-V3"),
     lora,
+    PreferenceLabeller([("Say how!", "Long. " * 999, "Short.")], folder / "open.jsonl"),
+    judged,
     Predict("How many heads are there?", number=True, unit="heads"),
     guess.reveal("`one`", because="They add up to 1."),
     check("01.1", 0.625),

@@ -12,6 +12,7 @@ from course_lib.widgets import (
     AttentionStepper,
     ChatFormatView,
     LogitLens,
+    PreferenceLabeller,
     SamplingPlayground,
     TokenizerView,
 )
@@ -28,7 +29,7 @@ KIND = pytest.mark.parametrize("tokens", KINDS.values(), ids=KINDS)
 
 
 @KIND
-def test_every_picture_can_show_it(tokens):
+def test_every_picture_can_show_it(tokens, tmp_path):
     tokenizer = Tokenizer({}, [], {token: index for index, token in enumerate(tokens)})
     seed_everything(0)
     sizes = {"vocab_size": len(tokens), "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 8, "context_length": 32}
@@ -43,6 +44,7 @@ def test_every_picture_can_show_it(tokens):
         AttentionExplorer(model, tokenizer, text),
         ChatFormatView(tokenizer, [[{"role": "user", "content": text}, {"role": "assistant", "content": text}]]),
         AttentionStepper(*torch.ones(3, 6, 2), tokens=tokens[-6:]),
+        PreferenceLabeller([(text, text, "\n".join(tokens))], tmp_path / "choices.jsonl"),
     )
     for widget in widgets:
         assert widget._repr_mimebundle_()[0]["image/png"]

@@ -26,6 +26,7 @@ from course_lib.widgets import (
     LoraView,
     ParallelismTimeline,
     Predict,
+    PreferenceLabeller,
     SamplingPlayground,
     ScalePlanner,
     TokenizerView,
@@ -40,6 +41,7 @@ NAMES = (
     *("Predict", "check", "ScalePlanner", "ParallelismTimeline", "CheckpointScrubber", "TrainingDashboard"),
     "ChatFormatView",
     "LoraView",
+    "PreferenceLabeller",
 )
 
 
@@ -79,6 +81,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
             Trainer(TransformerLM(shape), shards, None, recipe), small, "Tom"
         ).run(),
         "LoraView": lambda: LoraView(tuned, small, "Tom sees"),
+        "PreferenceLabeller": lambda: PreferenceLabeller([("Say.", LONG, LONG * 2)], folder / "choices.jsonl"),
     }
 
 
