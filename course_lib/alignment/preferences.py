@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from course_lib.tasks.ratings import N_RATERS, rate
 from course_lib.checks import check, check_fields
+from course_lib.tasks.ratings import N_RATERS, rate
 
 __all__ = [
     "Comparison",

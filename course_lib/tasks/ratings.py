@@ -46,9 +46,9 @@ def rate(text: str) -> np.ndarray:
     """Return each rater's rating of `text`: floats (10,) from −4 to 4. Their mean is the human score.
 
     It is the sum of the ratings of its words, each counted once, divided by the number of all words: what is said again gives
-    nothing again. A word that has no rating counts 0, and a text without words rates 0. Words are runs of letters and digits, in upper or
-    lower case; an apostrophe inside a word belongs to it, so that "won't" is not "won", but a final 's is left out: "love's"
-    is "love". All other signs, hyphens and underscores too, only stand between words.
+    nothing again. A word that has no rating counts 0, and a text without words rates 0. Words are runs of letters and digits,
+    in upper or lower case; an apostrophe inside a word belongs to it, so that "won't" is not "won", but a final 's is left
+    out: "love's" is "love". All other signs, hyphens and underscores too, only stand between words.
     """
     ratings = word_ratings()
     words = [_without_s(word) for word in _WORD.findall(text.lower())]
