@@ -44,8 +44,9 @@ points_left = (79 + 71 + 72 - 70 - 74 - 72) / 3
 """,
     why="The report claims 15 of 120 questions, 12.5 points. Without the leaked ones, ours is right on 79, 71 and 72 of 100, "
     "and the old method on 70, 74 and 72: means of 74 and 72. Two points are left, and the seeds of one method lie farther "
-    "apart than that; an interval on a hundred questions is wider still. The report is true in every number. What misleads is which "
-    "questions were counted, and which seed. What another wording or another measure would say, the appendix does not tell.",
+    "apart than that; an interval on a hundred questions is wider still. The report is true in every number. What misleads is "
+    "which questions were counted, and which seed. What another wording or another measure would say, the appendix does not "
+    "tell.",
     hints=(
         "Two things are to be undone: some questions were trained on, and one seed of three was reported.",
         "Which questions remain, and how many of them does each run get right? Take them out for both methods.",

@@ -38,7 +38,7 @@ def _test_by_test(ours: Tensor, theirs: Tensor, draws: Tensor) -> Tensor:
 
 _SIGNATURE = '''\
 def lead_interval(ours, theirs, draws):
-    """The 95 % interval of how far `ours` is ahead of `theirs` in the mean: (2,), its low and high end.
+    """The 95 % interval of how far `ours` is ahead of `theirs` in the mean: (2,), low end and high.
 
     ours and theirs (item,) are the scores of two models on the same items: item i of both is one
     and the same. draws (draw, item), int64, says how the bootstrap draws: each row is another test
