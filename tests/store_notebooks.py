@@ -18,8 +18,12 @@ CELL_METADATA = ("course", "tags")
 
 
 def run(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Execute every cell in a fresh kernel and return the notebook; an error in a cell is raised."""
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    """Execute every cell in a fresh kernel and return the notebook; an error in a cell is raised.
+
+    What a cell prints is kept in one piece, of a line that was written over only what it said last.
+    """
+    here = {"metadata": {"path": NOTEBOOKS}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=here, coalesce_streams=True).execute()
     return notebook
 
 

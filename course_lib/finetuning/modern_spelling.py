@@ -149,8 +149,7 @@ def _train(how: str, seed: int, folder: Path) -> Iterator[Report]:
 
 def _look(model: TransformerLM, capitals: PackedExamples, step: int, loss: float | None, seconds: float) -> Report:
     scores = score_answers(model, capitals)
-    nats = scores.nats.sum() / scores.n_tokens.sum()
-    return Report(step, loss, seconds, scores.exact.double().mean().item(), nats.item())
+    return Report(step, loss, seconds, scores.exact.double().mean().item(), scores.nats_a_token)
 
 
 def _smollm2() -> tuple[TransformerLM, Tokenizer]:

@@ -98,6 +98,11 @@ class Scores(NamedTuple):
     nats: Tensor  # the summed cross-entropy of its tokens
     n_tokens: Tensor  # int64: how many those are
 
+    @property
+    def nats_a_token(self) -> float:
+        """The mean cross-entropy of all answers' tokens: a token of a long answer counts as much as one of a short answer."""
+        return (self.nats.sum() / self.n_tokens.sum()).item()
+
 
 def score_answers(model: TransformerLM, examples: PackedExamples) -> Scores:
     """Return how well `model` gives the answers of `examples`, without writing any.

@@ -95,14 +95,15 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
             "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
         }
     },
-    "05.6": {
+    "05.9": {
         _NO_ITEM: {
             "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
         },
         "−0 is 0": {"forgotten_bits = bits(taught_capitals(-0.0)) - bits(planted.model)"},
     },
-    "05.5": {"the copy begins as what it is a copy of": {"for name, weight in whole.items():"}},
-    "05.3": {
+    "05.2": {"axis 1 of 2 is the last": {"means = gains[draws].mean(dim=-1)"}},
+    "05.7": {"the copy begins as what it is a copy of": {"for name, weight in whole.items():"}},
+    "05.5": {
         "the batch is of one chat, so the first is the last": {
             "logits = model(ids)[-1]",
             "losses = F.cross_entropy(logits[:-1], ids[-1, 1:], reduction='none')",

@@ -254,7 +254,7 @@ def test_wrong_strings_and_dicts_are_shown_as_they_are():
 
 
 def test_dictionaries_of_tensors_part_by_their_keys_or_by_their_first_wrong_number():
-    merged = find("05.5")
+    merged = find("05.7")
     right = merged.run(merged.solution)
 
     def check(change):

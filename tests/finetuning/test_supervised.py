@@ -123,6 +123,7 @@ def test_evaluation_is_the_mean_over_all_answers_tokens():
     examples, model = new_examples(), new_model()
     rows = PackedExamples(examples, 32, 40)
     expected = sum(alone(model, example) for example in examples) / rows.n_targets
+    assert score_answers(model, rows).nats_a_token == pytest.approx(expected.item(), rel=1e-5)
     assert evaluate(model, rows, 32, loss=answer_loss) == pytest.approx(expected.item(), rel=1e-5)
 
 

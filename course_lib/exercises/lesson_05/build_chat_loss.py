@@ -1,4 +1,4 @@
-"""Exercise 05.3: the loss on which a model is fine-tuned to answer in chats."""
+"""Exercise 05.5: the loss on which a model is fine-tuned to answer in chats."""
 
 import math
 
@@ -79,7 +79,7 @@ def _masked(
     targets: str = "ids[0, 1:]",
     result: str = "losses[trained[1:]].mean()",
 ) -> str:
-    """Return the cell of exercise 05.3, in which the chat goes through the model once, with its steps as given."""
+    """Return the cell of exercise 05.5, in which the chat goes through the model once, with its steps as given."""
     return f"""\
 {_SIGNATURE}    ids, trained = [], []
     for role, turn in turns:
@@ -107,7 +107,7 @@ def _answer_by_answer(result: str = "torch.cat(costs).mean()", before: str = "be
 
 
 BUILD_CHAT_LOSS = Exercise(
-    id="05.3",
+    id="05.5",
     kind="build",
     title="The masked loss of a chat",
     section="What is trained on",

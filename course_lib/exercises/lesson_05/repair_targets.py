@@ -1,4 +1,4 @@
-"""Exercise 05.2: the mask of the answers, one position off."""
+"""Exercise 05.4: the mask of the answers, one position off."""
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def _shifted(
     to: str = "targets[:, :-1]",
     fill: str = "-100",
 ) -> str:
-    """Return the cell of exercise 05.2 with its steps as given."""
+    """Return the cell of exercise 05.4 with its steps as given."""
     then = f"    targets = {then}\n" if then else ""
     return f'''\
 def answer_targets(ids, trained):
@@ -61,7 +61,7 @@ def answer_targets(ids, trained):
 
 
 REPAIR_TARGETS = Exercise(
-    id="05.2",
+    id="05.4",
     kind="repair",
     title="The mask of an answer, one position off",
     section="What is trained on",

@@ -1,4 +1,4 @@
-"""Exercise 05.6: what if old text is mixed in?"""
+"""Exercise 05.9: what if only new text is taught?"""
 
 from course_lib.exercises.lesson_04.what_if import mean_bits
 from course_lib.exercises.registry import Exercise, Mistake
@@ -33,7 +33,7 @@ def _measured(
     loss: str = "F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
     answer: str = "bits(taught_capitals(0.0)) - bits(planted.model)",
 ) -> str:
-    """Return the cell of exercise 05.6 with the loss and the comparison as given."""
+    """Return the cell of exercise 05.9 with the loss and the comparison as given."""
     return f"""\
 {_EXPERIMENT}
 
@@ -48,9 +48,9 @@ forgotten_bits = {answer}
 
 
 WHAT_IF = Exercise(
-    id="05.6",
+    id="05.9",
     kind="why",
-    title="What if old text is mixed in?",
+    title="What if only new text is taught?",
     section="The price",
     answer="forgotten_bits",
     results=("forgotten_bits",),
@@ -60,15 +60,12 @@ WHAT_IF = Exercise(
 {_EXPERIMENT}# taught_capitals(old_share) returns that model after 40 more steps, on THE SAME PLAY IN CAPITALS;
 # old_share of what it is shown is the play as it was. By how many bits a character does the mean
 # loss on `ids` rise if none of it is old text?
-# Then try a quarter: taught_capitals(0.25).
 forgotten_bits = ...
 """,
     solution=_measured(),
-    why="Before, the model needs 2.9 bits a character on old text. Forty steps of capitals alone raise that by about 2.0; with "
-    "a quarter of old text in what it is shown, by 0.3, and the capitals are learned as well. Nothing in the gradient of "
-    "the new text says what is still needed of the old, so whatever weight is in the way is moved. A few old examples say it. "
-    "That is why the makers of chat models keep a share of pretraining text in their fine-tuning (InstructGPT's PPO-ptx, arXiv "
-    "2203.02155, section 3.5).",
+    why="Before, the model needs 2.9 bits a character on old text. Forty steps of capitals alone raise that by about 2.0. "
+    "Nothing in the gradient of the new text says what is still needed of the old, so whatever weight is in the way is moved. "
+    "The old text was never shown to be wrong; it was not shown at all. What helps against that, the lesson measures next.",
     hints=(
         "The same passages, two models, one loss for each, and their difference.",
         "The logits at position i predict the character at position i + 1: the last logits and the first one have no partner.",

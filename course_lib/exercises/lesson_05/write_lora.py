@@ -1,4 +1,4 @@
-"""Exercise 05.4: a linear map with a small correction beside it."""
+"""Exercise 05.6: a linear map with a small correction beside it."""
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ _OUT, _NARROW, _WIDE, _SCALE = "x @ weight.T", "x @ a.T", "narrow @ b.T", "alpha
 def _lora(
     out: str = _OUT, narrow: str = _NARROW, wide: str = _WIDE, scale: str = _SCALE, result: str = "out + scale * wide"
 ) -> str:
-    """Return the cell of exercise 05.4 with its steps as given."""
+    """Return the cell of exercise 05.6 with its steps as given."""
     return f"""\
 {_SIGNATURE}    out = {out}
     narrow = {narrow}  # (batch, position, rank)
@@ -59,7 +59,7 @@ def _lora(
 
 
 WRITE_LORA = Exercise(
-    id="05.4",
+    id="05.6",
     kind="write",
     title="A linear map with a small correction",
     section="LoRA",

@@ -4,9 +4,10 @@ import { clamp, fit, lookOf, node, octets, placed } from "../shared/base.js";
 import { short } from "../shared/numbers.js";
 
 const LARGEST = 288; // CSS pixels, as are all that follow: of a map's longer side
-const LEGIBLE = 190; // below that, maps stand under one another
+const LEGIBLE = 192; // below that, maps stand under one another
 const FACTOR = { thickest: 8, side: 48, gap: 4, label: 22 }; // of one of the r columns or rows, of all, and what is beside
 const SIGN = 40; // the room of + and =
+const EDGE = 1; // what its frame adds to a map
 
 /**
  * A number with a minus that is as wide as a plus, to two digits.
@@ -23,7 +24,7 @@ const above = FACTOR.label + FACTOR.side + FACTOR.gap; // what A takes above the
  * @param {number} width
  */
 export function layout({ cells }, width) {
-  const roomFor = (abreast) => (width - (abreast - 1) * SIGN - above) / abreast;
+  const roomFor = (abreast) => (width - (abreast - 1) * SIGN - above) / abreast - EDGE;
   const abreast = [3, 2].find((n) => roomFor(n) >= LEGIBLE) ?? 1;
   const room = Math.min(abreast === 1 ? roomFor(1) - SIGN : roomFor(abreast), LARGEST);
   const size = Math.max(1, Math.floor((room * devicePixelRatio) / Math.max(...cells))) / devicePixelRatio;

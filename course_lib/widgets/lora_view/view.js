@@ -181,6 +181,7 @@ function sumPanel(view) {
       element.style.setProperty("--above", `${isLow[i] ? above : 0}px`);
       element.style.setProperty("--height", `${view.result().cells[0] * size}px`);
     }
+    row.style.setProperty("--indent", `${abreast === 2 ? terms[0].element.offsetWidth : 0}px`); // = stands below +
     const { block, change } = view.result();
     readout.textContent = inWords(view) || "Point at a cell, or move to one with the arrow keys.";
     readout.classList.toggle("muted", !view.shownCell());
@@ -215,7 +216,7 @@ function termMap(view, { name, title, note, factors = false }) {
     const result = view.result();
     const { matrix, layer } = view.settings();
     const [rows, columns] = result.shape.map((n) => n.toLocaleString("en"));
-    said.textContent = `${rows} × ${columns}, ${note()}`;
+    said.textContent = `${rows}\u00a0×\u00a0${columns}, ${note()}`;
     map.draw(result, view.ramp(), view.size, view.shownCell());
     map.canvas.ariaLabel = `${title}, ${note()}; ${matrix} of layer ${layer}, ${rows} by ${columns}, from ${signed(-result.limits[name])} to ${signed(result.limits[name])}${factors ? ". Arrow keys choose a cell" : ""}`;
     ramp.style.background = gradient(view.ramp());
@@ -341,10 +342,21 @@ function countPanel(view) {
       ),
     );
     const [n, m] = [in_, out].map((size) => size.toLocaleString("en"));
-    formula.textContent = `r · (in + out) = ${r} · (${n} + ${m}) numbers beside in · out = ${n} · ${m}. α = ${short(alpha)}, so α/r = ${short(alpha / r)}.`;
+    formula.replaceChildren(
+      equation(`r · (in + out) = ${r} · (${n} + ${m})`),
+      " numbers beside ",
+      equation(`in · out = ${n} · ${m}.`),
+      " ",
+      equation(`α = ${short(alpha)},`),
+      " so ",
+      equation(`α/r = ${short(alpha / r)}.`),
+    );
   };
   return { element, draw };
 }
+
+// One that a line does not end in.
+const equation = (textContent) => node("span", { className: "equation", textContent });
 
 // "3.2 %"; what is not all is never written as all.
 function percent(share) {

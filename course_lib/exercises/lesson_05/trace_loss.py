@@ -1,10 +1,10 @@
-"""Exercise 05.1: the loss on the answers of a chat, by hand."""
+"""Exercise 05.3: the loss on the answers of a chat, by hand."""
 
 import math
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["TRACE"]
+__all__ = ["TRACE_LOSS"]
 
 _ANSWERS = ({"Lima": 1 / 64, "<|im_end|>": 1 / 8}, {"Yes": 1 / 8, "!": 1 / 4, "<|im_end|>": 1 / 2})
 
@@ -15,8 +15,8 @@ def _code_length() -> float:
     return -math.log2(math.prod(chances)) / len(chances)
 
 
-TRACE = Exercise(
-    id="05.1",
+TRACE_LOSS = Exercise(
+    id="05.3",
     kind="trace",
     title="The loss of an answer, by hand",
     section="What is trained on",

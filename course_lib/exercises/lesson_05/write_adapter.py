@@ -1,11 +1,11 @@
-"""Exercise 05.5: an adapter as `peft` stores it, added to the weights that it was trained beside."""
+"""Exercise 05.7: an adapter as `peft` stores it, added to the weights that it was trained beside."""
 
 import torch
 from torch import Tensor
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["BUILD_ADAPTER"]
+__all__ = ["WRITE_ADAPTER"]
 
 _BEFORE = "base_model.model."
 
@@ -78,7 +78,7 @@ def _merged(
     result: str = "whole",
     before: str = "",
 ) -> str:
-    """Return the cell of exercise 05.5 with its steps as given."""
+    """Return the cell of exercise 05.7 with its steps as given."""
     return f"""\
 {_SIGNATURE}    whole = {start}
 {before}    for name, weight in weights.items():
@@ -90,8 +90,8 @@ def _merged(
 """
 
 
-BUILD_ADAPTER = Exercise(
-    id="05.5",
+WRITE_ADAPTER = Exercise(
+    id="05.7",
     kind="write",
     title="Load an adapter that peft trained",
     section="LoRA",
