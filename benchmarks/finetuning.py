@@ -21,10 +21,10 @@ import transformers
 
 from course_lib import assets, checkpoints
 from course_lib.corpora import shakespeare
-from course_lib.corpora.instructions import speeches
 from course_lib.corpora.packing import IGNORED
-from course_lib.corpora.spelling import pairs
 from course_lib.finetuning import Example, LoraConfig, PackedExamples, add_lora, answer_loss, tokenize_chat
+from course_lib.tasks.instructions import speeches
+from course_lib.tasks.spelling import pairs
 
 ROUNDS, N_CHATS, RANK, ALPHA, TARGETS = 7, 16, 8, 16.0, ("q_proj", "v_proj")
 LONGEST = 256  # tokens: a longer chat is left out, and rows are packed to this

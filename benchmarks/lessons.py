@@ -24,13 +24,17 @@ from store_notebooks import NOTEBOOKS, run
 
 SETUP = """
 import torch
-from course_lib import checkpoints, finetuning, pretraining, widgets
+from course_lib import alignment, checkpoints, finetuning, pretraining, widgets
 from course_lib.pretraining import shakespeare_model
 model, tokenizer = checkpoints.load("smollm2-135m-instruct")
 sentence = "The cat sat on the mat because it was tired, and the cat"
 q, k, v = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
 trainer, letters = shakespeare_model.trainer()
 chats = [[{"role": "user", "content": sentence}, {"role": "assistant", "content": "sat down."}]]
+prompts = alignment.Prompts([letters.encode("Tom")], 8, trainer.model.config.vocab_size)
+options = alignment.PolicyConfig(), pretraining.PretrainingConfig(n_steps=1, batch_size=1, context_length=8)
+reward = lambda prompts, answers: torch.rand(len(answers))
+policy = alignment.GRPOTrainer(trainer.model, prompts, reward, *options, stop_ids=frozenset())
 adapted, _ = checkpoints.load("smollm2-135m-instruct")
 finetuning.add_lora(adapted, finetuning.LoraConfig())
 """
@@ -43,6 +47,7 @@ WIDGETS = {
     "LogitLens": "widgets.LogitLens(model, tokenizer, sentence)",
     "LoraView": "widgets.LoraView(adapted, tokenizer, sentence)",
     "ParallelismTimeline": 'widgets.ParallelismTimeline("gpipe", n_devices=4, n_microbatches=4)',
+    "RLHFDashboard": 'widgets.RLHFDashboard(policy, letters, ["Tom"])',
     "SamplingPlayground": "widgets.SamplingPlayground(model, tokenizer, sentence)",
     "ScalePlanner": 'widgets.ScalePlanner("Llama 3 405B")',
     "TokenizerView": "widgets.TokenizerView(tokenizer, sentence)",

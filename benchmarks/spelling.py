@@ -16,10 +16,10 @@ from caches import without_runs
 
 from course_lib import checkpoints
 from course_lib.architecture import TransformerLM
-from course_lib.corpora.spelling import Pair, pairs
 from course_lib.finetuning import load_adapter, merge, modern_spelling
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.inference import generate
+from course_lib.tasks.spelling import Pair, pairs
 
 RULES = (  # of small letters; applied one after the other to words that the dictionary has not
     (r"^v(?=[^aeiou])", "u"),  # vnto

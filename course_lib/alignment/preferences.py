@@ -24,6 +24,7 @@ __all__ = [
     "read_comparisons",
     "remove_last",
     "self_agreement",
+    "write_comparisons",
 ]
 
 _START = b'{"prompt": '
@@ -91,7 +92,7 @@ def append_comparison(path: Path, comparison: Comparison) -> None:
     """
     data = path.read_bytes() if path.exists() else b""
     whole = b"".join(line + b"\n" for line in _lines(data))
-    line = json.dumps(asdict(comparison)).encode("ascii") + b"\n"  # ASCII: whatever opens it reads the same
+    line = _line(comparison).encode("ascii")
     end = min(len(whole), len(data))  # the last line may lack its end, after an editor
     with path.open("ab", buffering=0) as file:
         try:
@@ -103,6 +104,11 @@ def append_comparison(path: Path, comparison: Comparison) -> None:
         except BaseException:
             file.truncate(end)
             raise
+
+
+def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
+    """Make the file at `path` hold `comparisons`, and nothing else."""
+    path.write_text("".join(map(_line, comparisons)), encoding="ascii")
 
 
 def remove_last(path: Path) -> None:
@@ -127,6 +133,10 @@ def read_comparisons(path: str | Path) -> list[Comparison]:
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}, is no comparison: {error}") from None
     return found
+
+
+def _line(comparison: Comparison) -> str:
+    return json.dumps(asdict(comparison)) + "\n"  # ASCII: whatever opens it reads the same
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -107,6 +107,11 @@ class _PolicyTrainer(Trainer):
     def _writer(model: nn.Module) -> TransformerLM:
         return model
 
+    @property
+    def writer(self) -> TransformerLM:
+        """The model that writes the answers: what is trained, without the critic if there is one."""
+        return self._writer(self.model)
+
     def _describe(self) -> dict[str, object]:
         policy = {f"policy.{name}": value for name, value in asdict(self.policy).items()}
         reference = hashlib.blake2b(digest_size=16)
@@ -125,7 +130,7 @@ class _PolicyTrainer(Trainer):
             config.batch_size * n_samples, self.policy.max_new_tokens, generator=torch.Generator().manual_seed(seed)
         ).chunk(processes.world_size())[processes.rank()]
         rollouts = roll_out(
-            self._writer(self.model), prompts, self.policy.max_new_tokens, Sampling(temperature=1.0),
+            self.writer, prompts, self.policy.max_new_tokens, Sampling(temperature=1.0),
             n_samples=n_samples, stop_ids=self.stop_ids, noise=noise,
         )  # fmt: skip
         asked, answers = [prompt for prompt in prompts for _ in range(n_samples)], rollouts.answers
@@ -135,7 +140,7 @@ class _PolicyTrainer(Trainer):
         with as_in_use(self.reference), autocast(self.device, self.dtype):
             reference = token_log_probs(self.reference, ids, targets)
             if self.dtype != torch.float32:  # what is trained is rounded, and a ratio of 1 must be 1
-                old = token_log_probs(self._writer(self.model), ids, targets)
+                old = token_log_probs(self.writer, ids, targets)
         written = targets != IGNORED
         known = {
             "reward": rewards.mean(),

@@ -3,8 +3,6 @@
 Read in this order:
 
 - `shakespeare`: the course's own corpus, and what is held out of it
-- `instructions`, `questions`, `spelling`: tasks made from it (05)
-- `capitals`: facts that a model has before it is taught a task
 - `readers`: texts from files and from the hub
 - `quality`, `duplicates`: which of them are fit to learn from, and which are there twice
 - `shards`: token files on disk, and the batches that training draws from them

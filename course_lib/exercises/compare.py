@@ -4,14 +4,14 @@ import copy
 import math
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Changed", "Difference", "Raised", "call", "describe", "first_difference"]
+__all__ = ["Changed", "Difference", "Loss", "Raised", "call", "describe", "first_difference", "gradient_by_differences"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Changed:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """A loss as a result: its value, and its gradient, in the shape of the argument that is learned."""
+
+    value: object
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
 class Difference:
     """Where two results part: `what` is a sentence, `got` and `wanted` are the two sides as text."""
 
@@ -39,18 +47,44 @@ class Difference:
     wanted: str
 
 
-def call(function: Callable, arguments: tuple) -> object:
+def call(function: Callable, arguments: tuple, learned: int | None = None) -> object:
     """Return what `function` returns for a copy of `arguments`, what it raised as a `Raised`, or that it `Changed` one.
 
-    Only tensors, dictionaries and lists count as changed: a model and its optimizer may be there to be trained.
+    Only tensors, dictionaries and lists count as changed: a model and its optimizer may be there to be trained. Where the
+    argument number `learned` is a tensor that gets a gradient, a tensor that is returned is a `Loss`. Whoever is given the same
+    tensor twice gets it twice.
     """
-    given = copy.deepcopy(arguments)
+    given, leaf = copy.deepcopy(arguments), None
+    if learned is not None:
+        leaf = given[learned].clone().requires_grad_()
+        of_policy = leaf.clone()  # as a model gives it: from weights that get the gradient
+        given = tuple(of_policy if argument is given[learned] else argument for argument in given)
     try:
         result = function(*given)
     except Exception as error:
         return Raised(type(error).__name__, str(error), _line(error, function))
     pairs = enumerate(zip(arguments, given, strict=True))
-    return next((Changed(place) for place, (before, after) in pairs if not _untouched(before, after)), result)
+    changed = next((Changed(place) for place, (before, after) in pairs if not _untouched(before, after)), None)
+    if changed or leaf is None or not isinstance(result, Tensor):
+        return changed or result
+    return Loss(result, _gradient(result, leaf))
+
+
+def gradient_by_differences(function: Callable, arguments: tuple, learned: int, step: float = 1e-5) -> Tensor:
+    """Return the gradient of a number, `function` of `arguments`, with regard to argument number `learned`, in float64.
+
+    Central differences: each number of that argument is moved by `step` to both sides, and all else is left as it is.
+    """
+    at = arguments[learned].double()
+    gradient = torch.zeros_like(at)
+    for place in range(at.numel()):
+        sides = []
+        for move in (step, -step):
+            moved = at.clone()
+            moved.view(-1)[place] += move
+            sides.append(function(*arguments[:learned], moved, *arguments[learned + 1 :]))
+        gradient.view(-1)[place] = (sides[0] - sides[1]) / (2 * step)
+    return gradient
 
 
 def first_difference(got: object, wanted: object, names: tuple[str, ...], tolerance: float) -> Difference | None:
@@ -59,6 +93,9 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
     `names` are what the learner calls the results: one for a single result, several for a tuple. NaN equals NaN, and a
     NumPy array counts as the tensor of its numbers: what it says about the answer is then the same.
     """
+    if isinstance(wanted, Loss):
+        return _loss_difference(got, wanted, names[0], tolerance)
+    got = got.value if isinstance(got, Loss) else got
     if isinstance(wanted, tuple) and len(names) > 1:
         if not isinstance(got, tuple | list) or len(got) != len(wanted):
             return Difference(f"It should return {len(wanted)} things", describe(got), f"({', '.join(names)})")
@@ -76,6 +113,18 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
         wanted, got = (torch.tensor(_as_float(number), dtype=torch.float64) for number in (wanted, got))
         return _tensor_difference(got, wanted, names[0], tolerance)
     return None if _equal(got, wanted) else Difference(f"`{names[0]}` differs", describe(got), describe(wanted))
+
+
+def _loss_difference(got: object, wanted: Loss, name: str, tolerance: float) -> Difference | None:
+    """Say where two losses part: by their values, or else by the first entry of their gradients that differs."""
+    got = (
+        got if isinstance(got, Loss) else Loss(got, torch.zeros_like(wanted.gradient))
+    )  # a plain number has no gradient
+    different = first_difference(got.value, wanted.value, (name,), tolerance)
+    if different:
+        return different
+    different = _tensor_difference(got.gradient, wanted.gradient, "gradient", tolerance)
+    return different and replace(different, what=f"`{name}` is right, but its gradient is not: {different.what}")
 
 
 def _entry_difference(got: object, wanted: dict, name: str, tolerance: float) -> Difference | None:
@@ -125,6 +174,14 @@ def _tensor_difference(got: object, wanted: Tensor, name: str, tolerance: float)
     place = tuple((~same).nonzero()[0].tolist())
     entry = f"{name}[{', '.join(map(str, place))}]" if place else name
     return Difference(f"`{entry}` is wrong", f"{got[place].item():.4g}", f"{wanted[place].item():.4g}")
+
+
+def _gradient(loss: Tensor, leaf: Tensor) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)
+    except RuntimeError:  # it is no single number, or does not depend on anything that is learned
+        gradient = None
+    return torch.zeros_like(leaf) if gradient is None else gradient
 
 
 def _as_tensor(value: object) -> object:

@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_lib.exercises.compare import Changed, Difference, Raised, call, describe, first_difference
+from course_lib.exercises.compare import (
+    Changed,
+    Difference,
+    Loss,
+    Raised,
+    call,
+    describe,
+    first_difference,
+    gradient_by_differences,
+)
 
 __all__ = ["Exercise", "Mistake", "Outcome", "Stage"]
 
@@ -64,6 +73,11 @@ def no_names() -> dict[str, object]:
     return {}
 
 
+def no_reward(answer: object) -> str:
+    """Return what a right answer is rewarded with where nothing is run on it: no words."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise: what the learner sees, what is right, and what is known to go wrong.
@@ -71,7 +85,10 @@ class Exercise:
     `stub` and `solution` are the source of the cell, which defines `answer`: a function, or a value to put in. `inputs`
     makes the argument tuples, afresh for every check and with no two sizes equal, so that a swapped axis cannot hide;
     `expected` computes what is right for them by another road than the solution. `results` names what the answer returns.
-    A *build* goes through `stages`, from plain to all that it has to do, one for each of the inputs.
+    A *build* goes through `stages`, from plain to all that it has to do, one for each of the inputs. Where the answer is a
+    loss, `learned` names the argument that gets its gradient, which is then checked as well: by differences of `expected`,
+    which has to return a number as precise as float64. `reward` runs the real thing on an answer that is right, and says what
+    came of it.
     """
 
     id: str
@@ -89,6 +106,8 @@ class Exercise:
     inputs: Callable[[torch.Generator], list[tuple]] = no_inputs
     names: Callable[[], dict[str, object]] = no_names
     stages: tuple[Stage, ...] = ()
+    learned: str = ""
+    reward: Callable[[object], str] = no_reward
     tolerance: float = 1e-4
 
     def check(self, answer: object, generator: torch.Generator | None = None) -> Outcome:
@@ -98,25 +117,25 @@ class Exercise:
         cases = self.inputs(generator or _fresh())
         if cases != [()] and not callable(answer):
             return Outcome("wrong", f"Give the function itself, without calling it: check({self.id!r}, {self.answer}).")
-        results = _run(answer, cases)
-        expected = [self.expected(*arguments) for arguments in cases]
+        results = self._run(answer, cases)
+        expected = [self._wanted(arguments) for arguments in cases]
         with redirect_stdout(io.StringIO()):  # what an answer prints is printed once
-            again = _run(answer, cases)
+            again = self._run(answer, cases)
         differences = self._differences(results, expected)
         if self._differences(again, expected) != differences:
             return Outcome("wrong", f"`{self.answer}` does not give the same for the same inputs. {_MEMORY}")
         if not any(differences):
-            return Outcome("passed", "")
+            return Outcome("passed", self._rewarded(answer))
         if all(map(_blank, results)):
             return Outcome(
                 "not attempted", f"`{self.answer}` returns nothing yet. If it is written, where is its `return`?"
             )
-        if cases != [()] and self._same(results, _run(self.run(self.stub), cases)):
+        if cases != [()] and self._same(results, self._run(self.run(self.stub), cases)):
             return Outcome("not attempted", f"`{self.answer}` still does what it did. Find the bug, and mend it.")
         failed = next(i for i, difference in enumerate(differences) if difference)
         stage, hint = self._stage(failed)
         for mistake in self.mistakes:
-            if self._same(results, _run(self.run(mistake.source), cases)):
+            if self._same(results, self._run(self.run(mistake.source), cases)):
                 return Outcome("wrong", f"{stage}{mistake.hint} Read again: {self.section}.")
         if self._late(results, expected):
             return Outcome("wrong", f"`{self.answer}` gives what is right for the inputs of an earlier call. {_MEMORY}")
@@ -128,6 +147,27 @@ class Exercise:
         namespace = {"torch": torch, "math": math, "F": F, **self.names()}
         exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
         return namespace[self.answer]
+
+    @property
+    def _place(self) -> int | None:
+        """The number of the argument that gets a gradient, if there is one."""
+        return [*signature(self.expected).parameters].index(self.learned) if self.learned else None
+
+    def _run(self, answer: object, cases: Sequence[tuple]) -> list:
+        return [call(answer, arguments, self._place) if arguments else answer for arguments in cases]
+
+    def _wanted(self, arguments: tuple) -> object:
+        value = self.expected(*arguments)
+        if not self.learned:
+            return value
+        return Loss(value, gradient_by_differences(self.expected, arguments, self._place))
+
+    def _rewarded(self, answer: object) -> str:
+        try:
+            with redirect_stdout(io.StringIO()):
+                return self.reward(answer)
+        except Exception as error:  # it does what it should for the inputs of the check, and not for others
+            return f"But in a real training it stopped: {type(error).__name__}: {error}"
 
     def _same(self, results: Sequence, others: Sequence) -> bool:
         return not any(self._differences(results, others))
@@ -178,10 +218,6 @@ class Exercise:
 def _shown(value: object) -> str:
     text = str(value)
     return text if len(text) <= 200 else describe(value)  # a model, or a dictionary of tensors
-
-
-def _run(answer: object, cases: Sequence[tuple]) -> list:
-    return [call(answer, arguments) if arguments else answer for arguments in cases]
 
 
 def _blank(result: object) -> bool:

@@ -15,14 +15,14 @@ import torch
 from course_lib import assets, checkpoints
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
-from course_lib.corpora.capitals import CAPITALS, capital_chat
 from course_lib.corpora.shakespeare import HELD_OUT
-from course_lib.corpora.spelling import Pair, pairs
 from course_lib.devices import pick_device, seed_everything
 from course_lib.finetuning.chats import Example, tokenize_chat
 from course_lib.finetuning.lora import TARGETS, LoraConfig, add_lora, save_adapter
 from course_lib.finetuning.supervised import PackedExamples, Scores, answer_loss, score_answers
 from course_lib.pretraining import PretrainingConfig, Trainer
+from course_lib.tasks.capitals import CAPITALS, capital_chat
+from course_lib.tasks.spelling import Pair, pairs
 from course_lib.tokenization import Tokenizer
 
 __all__ = [

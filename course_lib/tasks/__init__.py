@@ -1,5 +1,9 @@
-"""What models are taught: questions with their answers, words with their ratings, made from real texts or by a rule.
+"""What models are taught, with answers to compare with: made from real texts, or by a rule. Lessons 05 and 06.
 
-- `ratings`: what people think of the words of a text (06)
+- `instructions`: questions about lines of plays, and what is replied to them (05, 06)
+- `questions`: which of two sentences is a question (05)
+- `spelling`: the spelling of 1623 and that of today (05)
+- `capitals`: facts that a model has before it is taught a task (05)
+- `ratings`: what ten people think of each word of a text (06)
 - `sums`: arithmetic, whose answers a rule can judge (06)
 """

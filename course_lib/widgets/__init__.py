@@ -15,6 +15,7 @@ the still picture that readers without a kernel see (`picture.py`).
 - `chat_format_view`: a chat as tokens, what the loss is on, and how chats share a row (05)
 - `lora_view`: what an adapter adds to a weight, and the answers with and without it (05)
 - `preference_labeller`: which of two answers is better, said by the learner and kept in a file (06)
+- `rlhf_dashboard`: a policy while it learns from a reward, on a leash (06)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
@@ -29,6 +30,7 @@ from course_lib.widgets.lora_view.widget import LoraView
 from course_lib.widgets.parallelism_timeline.widget import ParallelismTimeline
 from course_lib.widgets.predict.widget import Predict
 from course_lib.widgets.preference_labeller.widget import PreferenceLabeller
+from course_lib.widgets.rlhf_dashboard.widget import RLHFDashboard
 from course_lib.widgets.sampling_playground.widget import SamplingPlayground
 from course_lib.widgets.scale_planner.widget import ScalePlanner
 from course_lib.widgets.tokenizer_view.widget import TokenizerView
@@ -46,6 +48,7 @@ __all__ = [
     "ParallelismTimeline",
     "Predict",
     "PreferenceLabeller",
+    "RLHFDashboard",
     "SamplingPlayground",
     "ScalePlanner",
     "TokenizerView",

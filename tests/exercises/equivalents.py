@@ -20,6 +20,7 @@ _ONE_TEXT = {
         _LOSS.format("logits[0, :-1]", "ids[0, 1:]"),
     },
 }
+_LAST_OF_TWO = "axis 1 of 2 is the last one"
 _NO_ITEM = "a tensor with one number counts as the number"
 
 EQUIVALENT: dict[str, dict[str, set[str]]] = {
@@ -112,6 +113,46 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         "a list of booleans picks out what the tensor of them does": {
             "ids, trained = (torch.tensor([ids]), trained)",
         },
+    },
+    "06.3": {
+        _LAST_OF_TWO: {
+            "last = written & (written.flip(-1).cumsum(dim=1).flip(1) == 1)",
+            "last = written & (written.flip(1).cumsum(dim=-1).flip(1) == 1)",
+            "last = written & (written.flip(1).cumsum(dim=1).flip(-1) == 1)",
+        }
+    },
+    "06.4": {
+        "all of them have one shape": {
+            "advantages = torch.zeros_like(rewards)",
+            *(f"for t in reversed(range({name}.shape[1])):" for name in ("rewards", "written", "advantages")),
+        },
+        "every position is written over": {"advantages = torch.ones_like(values)"},
+        _LAST_OF_TWO: {"for t in reversed(range(values.shape[-1])):"},
+    },
+    "06.6": {
+        _LAST_OF_TWO: {
+            "centred = rewards - rewards.mean(dim=-1, keepdim=True)",
+            "advantages = centred / (rewards.std(dim=-1, keepdim=True) + 0.0001)",
+        },
+        "rewards spread as far whatever is taken off them": {
+            "advantages = centred / (centred.std(dim=1, keepdim=True) + 0.0001)",
+        },
+        "any number does that is far below the spread of rewards, but for 0": {
+            "advantages = centred / (rewards.std(dim=1, keepdim=True) - 0.0001)",
+            "advantages = centred / (rewards.std(dim=1, keepdim=True) + -0.0001)",
+        },
+        "the smaller one of two, exchanged": {"losses = -torch.minimum(held * advantages, ratio * advantages)"},
+    },
+    "06.7": {
+        "a constant has no spread": {
+            f"k3 = torch.exp(-d) {constant}+ d" for constant in ("", "+ 1 ", "* 1 ", "/ 1 ", "- 2 ", "- 0 ", "- -1 ")
+        },
+        "k1 and k3 have one mean": {"mean = (chances * d).sum()", "mean = (chances * k3).sum()"},
+        "the sum and the mean over 100 tokens have one ratio": {
+            "return (chances * (estimates - mean) ** 2).mean().sqrt()",
+        },
+        "a square has no sign": {"return (chances * (mean - estimates) ** 2).sum().sqrt()"},
+        _NO_ITEM: {"spread_ratio = spread(k3) / spread(d)"},
     },
 }
 """Exercise id -> reason -> the changed lines, as `mutants` gives them."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises import EXERCISES, find
-from course_lib.exercises.registry import Exercise, no_inputs
+from course_lib.exercises.registry import Exercise, no_inputs, no_reward
 from course_lib.widgets import ExerciseCheck
 
 
@@ -19,7 +19,7 @@ def quick(exercise: Exercise) -> Exercise:
     """Return `exercise` with few of its known mistakes; what is measured on a model is a number known beforehand."""
     if exercise.kind == "why":
         return replace(exercise, mistakes=(), expected=lambda: 3.7)
-    return replace(exercise, mistakes=exercise.mistakes[:2])
+    return replace(exercise, mistakes=exercise.mistakes[:2], reward=no_reward)
 
 
 EXERCISES = {number: quick(exercise) for number, exercise in EXERCISES.items()}

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import pkgutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from course_lib import exercises
 from course_lib.exercises import EXERCISES, find
-from course_lib.exercises.registry import no_inputs
+from course_lib.exercises.registry import Exercise, no_inputs
 from course_lib.widgets import check
 
 EVERY = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
@@ -317,6 +318,75 @@ def test_complex_numbers_are_not_taken_for_their_real_parts():
     right = turn.run(turn.solution)
     outcome = turn.check(lambda x, theta: torch.complex(right(x, theta), torch.ones_like(x)))
     assert outcome.message.startswith("`turned` has the wrong dtype.")
+
+
+# ---------------------------------------------------------------- losses, and what they train
+
+
+def mean_square(x, y):
+    return ((x - y) ** 2).mean()
+
+
+LEARNED = Exercise(
+    id="00.1", kind="write", title="", section="", answer="loss", stub="def loss(x, y): ...", solution="", why="", hints=(),
+    mistakes=(), expected=lambda x, y: ((x.double() - y) ** 2).mean().item(), results=("loss",), learned="x",
+    inputs=lambda generator: [tuple(torch.randn(2, 3, 2, generator=generator))],
+)  # fmt: skip
+
+
+def test_loss_with_the_right_gradient_passes():
+    assert LEARNED.check(lambda x, y: mean_square(x, y.detach())).status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda x, y: mean_square(x.detach(), y), "0"),
+        (lambda x, y: mean_square(x.detach(), y).item(), "0"),
+        (lambda x, y: 2 * mean_square(x, y) - mean_square(x, y).detach(), None),
+    ],
+    ids=["detached", "number", "twice"],
+)
+def test_right_loss_with_a_wrong_gradient_is_told_so(loss, got):
+    outcome = LEARNED.check(loss, seeded(0))
+    x, y = LEARNED.inputs(seeded(0))[0]
+    assert outcome.status == "wrong"
+    assert outcome.message.startswith("`loss` is right, but its gradient is not: `gradient[0, 0]` is wrong.")
+    assert outcome.wanted == f"{(x - y)[0, 0] / 3:.4g}"
+    assert got is None or outcome.got == got
+
+
+def test_one_tensor_given_twice_moves_in_both_places():
+    exercise = replace(
+        LEARNED,
+        expected=lambda x, y: (x.double() * y).sum().item(),
+        inputs=lambda generator: [(torch.arange(1.0, 4.0),) * 2],
+    )
+    assert exercise.check(lambda x, y: (x * y.detach()).sum()).status == "passed"
+    outcome = exercise.check(lambda x, y: (x * y).sum())
+    assert (outcome.status, outcome.got, outcome.wanted) == ("wrong", "2", "1")
+
+
+@pytest.mark.parametrize("number", ["06.5", "06.6"])
+def test_right_loss_trains_a_policy_as_its_reward(number):
+    exercise = find(number)
+    outcome = exercise.check(exercise.run(exercise.solution))
+    assert outcome.status == "passed"
+    assert outcome.message.startswith("Your loss has trained a small policy")
+
+
+def test_answer_that_passes_and_stops_in_a_real_training_is_told_so():
+    build = find("06.6")
+    right = build.run(build.solution)
+
+    def narrow(log_probs, old_log_probs, rewards, written, clip):
+        if len(log_probs) > 50:
+            raise ValueError("too many rows")
+        return right(log_probs, old_log_probs, rewards, written, clip)
+
+    outcome = build.check(narrow)
+    assert outcome.status == "passed"
+    assert outcome.message == "But in a real training it stopped: ValueError: too many rows"
 
 
 # ---------------------------------------------------------------- ties and old state

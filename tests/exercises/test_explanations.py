@@ -3,11 +3,13 @@
 import math
 
 import pytest
+import torch
 
 from course_lib.exercises import find
 from course_lib.exercises.lesson_03.what_if import bits_without
 from course_lib.exercises.lesson_04.what_if import bits_a_character
 from course_lib.exercises.lesson_05.what_if import bits_after
+from course_lib.exercises.lesson_06.what_if import estimates
 
 
 def test_explanation_of_01_5_says_what_is_measured():
@@ -48,3 +50,25 @@ def test_explanation_of_05_9_says_what_is_measured():
     why, before = find("05.9").why, bits_after(None)
     assert f"needs {before:.1f} bits" in why and "by about 2.0" in why
     assert 1.7 < bits_after(0.0) - before < 2.3  # on other processors; seeds differ by 0.15
+
+
+def test_explanation_of_06_7_says_what_is_measured():
+    why, near, ((kl, of_k1), k2, k3) = find("06.7").why, estimates(0.1), estimates(2)
+    assert "the mean 0.004" in why and all(round(mean, 3) == 0.004 for mean, _ in near)
+    assert "an eleventh of k1's" in why and near[2][1] / near[0][1] == pytest.approx(1 / 11, rel=0.05)
+    assert f"the KL is {kl:.2f} nats" in why and f"{k3[1] / of_k1:.1f} times k1's" in why
+    assert k3[0] == pytest.approx(kl)
+    assert f"its mean is {k2[0]:.2f}" in why and k2[1] == pytest.approx(of_k1, rel=0.05)
+
+
+def test_a_thousand_draws_mostly_miss_the_tail_of_k3_as_the_explanation_of_06_7_says():
+    exercise = find("06.7")
+    cell = {"torch": torch}
+    exec(exercise.solution, cell)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.multinomial(cell["chances"].expand(300, -1), 1000, replacement=True, generator=generator)
+    means = cell["k3"][draws].mean(dim=1)
+    kl = estimates(2)[0][0]
+    assert (means < kl).double().mean() > 0.55
+    assert means.max() > 1.5 * kl
+    assert (-cell["d"]).exp().topk(5).values[[0, -1]].tolist() == pytest.approx([3391, 112], rel=0.01)

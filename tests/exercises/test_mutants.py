@@ -18,7 +18,7 @@ from equivalents import EQUIVALENT
 from mutants import mutants
 
 from course_lib.exercises import EXERCISES, find
-from course_lib.exercises.registry import Exercise
+from course_lib.exercises.registry import Exercise, no_reward
 
 TRACES = [exercise for exercise in EXERCISES.values() if exercise.kind == "trace"]
 OTHERS = [exercise for exercise in EXERCISES.values() if exercise.kind != "trace"]
@@ -55,7 +55,7 @@ def passes(exercise: Exercise, source: str, seconds: float = 5) -> bool:
 def judge(exercise: Exercise) -> Exercise:
     """Return `exercise` without its known mistakes, which only choose the hint, and with a measurement made only once."""
     if exercise.kind != "why":
-        return replace(exercise, mistakes=())
+        return replace(exercise, mistakes=(), reward=no_reward)
     measured = exercise.expected()
     return replace(exercise, mistakes=(), expected=lambda: measured)
 

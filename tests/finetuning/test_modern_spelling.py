@@ -5,8 +5,8 @@ import torch
 
 from course_lib import checkpoints
 from course_lib.architecture import TransformerConfig, TransformerLM
-from course_lib.corpora.capitals import CAPITALS, capital_chat
 from course_lib.finetuning import load_adapter, modern_spelling
+from course_lib.tasks.capitals import CAPITALS, capital_chat
 
 
 @pytest.fixture

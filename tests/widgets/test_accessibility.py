@@ -16,6 +16,7 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 from IPython.display import display
 from pathlib import Path
 from small_corpus import write_small_corpus
+from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
@@ -29,6 +30,11 @@ model = TransformerLM(TransformerConfig(266, 16, 2, 4, 32, 64))
 config = PretrainingConfig(n_steps=12, batch_size=8, evaluate_every=6, checkpoint_every=6)
 tokenizer = train_bpe(["Tom sees the cat."], 260)
 TrainingDashboard(Trainer(model, *shards, config, folder / "run"), tokenizer, "Tom").run()
+
+prompts, reward = Prompts([tokenizer.encode("Tom")], 8, 266), lambda prompts, answers: torch.rand(len(answers))
+recipe = PretrainingConfig(n_steps=4, batch_size=2, context_length=8)
+policy = GRPOTrainer(model, prompts, reward, PolicyConfig(), recipe, stop_ids=frozenset({0}), true_reward=reward)
+RLHFDashboard(policy, tokenizer, ["Tom"]).run()
 
 explorer = AttentionExplorer(model, tokenizer, "Tom sees the cat.", layer=1)
 explorer.switch(0, 0, on=False)

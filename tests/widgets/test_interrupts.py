@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from anywidget import AnyWidget
 from small_corpus import write_small_corpus
 
+from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.transformer import Block
 from course_lib.corpora import TokenArray
@@ -21,6 +23,7 @@ from course_lib.widgets import (
     CheckpointScrubber,
     LogitLens,
     LoraView,
+    RLHFDashboard,
     SamplingPlayground,
     TrainingDashboard,
 )
@@ -192,3 +195,33 @@ def test_a_dashboard_interrupted_in_a_step_or_an_evaluation_ends_as_one_left_alo
         dashboard.run()
         assert dashboard.state == "done"
         assert np.array_equal(curves(dashboard), curves(undisturbed))
+
+
+def test_a_policy_interrupted_anywhere_ends_as_one_left_alone(monkeypatch):
+    tokenizer = train_bpe(["Tom sees the cat."], 260)
+    prompts = Prompts([tokenizer.encode("Tom")], 4, 266)
+    recipe = PretrainingConfig(n_steps=2, batch_size=1, warmup=0, context_length=4)
+    shape = TransformerConfig(vocab_size=266, d_model=8, n_layers=1, n_heads=1, d_ff=8, context_length=8)
+    policy = PolicyConfig(max_new_tokens=3, n_samples=2)
+
+    def reward(_prompts, answers):
+        return torch.tensor([float(answer[0]) for answer in answers])
+
+    def prepared() -> RLHFDashboard:
+        seed_everything(0)
+        trainer = GRPOTrainer(TransformerLM(shape), prompts, reward, policy, recipe, stop_ids=frozenset({0}))
+        return RLHFDashboard(trainer, tokenizer, ["Tom"], sample_every=1)
+
+    undisturbed, counter = prepared(), Interrupter()
+    with monkeypatch.context() as patch:
+        counter.install(patch)
+        undisturbed.run()
+    assert counter.count > 15
+    for call in range(1, counter.count + 1):
+        dashboard = prepared()
+        with monkeypatch.context() as patch:
+            Interrupter(call).install(patch)
+            with pytest.raises(KeyboardInterrupt):
+                dashboard.run()
+        dashboard.run()
+        assert shown(dashboard) | {"progress": None} == shown(undisturbed) | {"progress": None}

@@ -10,6 +10,7 @@ from small_corpus import write_small_corpus
 from torch import nn
 
 from course_lib import widgets
+from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.exercises import EXERCISES
@@ -27,6 +28,7 @@ from course_lib.widgets import (
     ParallelismTimeline,
     Predict,
     PreferenceLabeller,
+    RLHFDashboard,
     SamplingPlayground,
     ScalePlanner,
     TokenizerView,
@@ -42,6 +44,7 @@ NAMES = (
     "ChatFormatView",
     "LoraView",
     "PreferenceLabeller",
+    "RLHFDashboard",
 )
 
 
@@ -60,6 +63,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
     list(Trainer(TransformerLM(shape), shards, None, recipe, folder / "run"))
     tuned = TransformerLM(shape).eval()
     add_lora(tuned, LoraConfig(rank=4))
+    prompts, reward = Prompts([small.encode("Tom")], 8, 266), lambda prompts, answers: torch.rand(len(answers))
     q, k, v = torch.randn(3, 5, 4)
     exercise = next(iter(EXERCISES))
     return {
@@ -82,6 +86,11 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
         ).run(),
         "LoraView": lambda: LoraView(tuned, small, "Tom sees"),
         "PreferenceLabeller": lambda: PreferenceLabeller([("Say.", LONG, LONG * 2)], folder / "choices.jsonl"),
+        "RLHFDashboard": lambda: RLHFDashboard(
+            GRPOTrainer(TransformerLM(shape), prompts, reward, PolicyConfig(), recipe, stop_ids=frozenset({0})),
+            small,
+            ["Tom"],
+        ).run(),
     }
 
 

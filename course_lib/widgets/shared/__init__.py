@@ -5,5 +5,6 @@
 - `numbers`: how they are written for a reader
 - `settings`: widgets whose settings the kernel answers to
 - `attention_maps`: the attention of all heads, sent and drawn
+- `runs`: a training that is watched, paused and replayed
 - `curves`: a training run as curves
 """

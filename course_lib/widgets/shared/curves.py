@@ -7,13 +7,14 @@ from textwrap import fill
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from course_lib.devices import single_thread
 from course_lib.inference import Sampling, stream_text
-from course_lib.plots import PALETTE
+from course_lib.plots import PALETTE, drawable
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["CURVES", "curve_blocks", "divergence", "draw_losses", "write"]
+__all__ = ["CURVES", "block_bounds", "block_means", "curve_blocks", "divergence", "draw_losses", "draw_text", "write"]
 
 CURVES = ("step", "loss", "lowest", "highest", "validation_loss", "learning_rate")
 MOST_BLOCKS = 512  # of steps that a curve is drawn from: as many as a picture has room for
@@ -30,17 +31,9 @@ def curve_blocks(columns: Mapping[str, Sequence[float]], most: int = MOST_BLOCKS
     long, so that a point once drawn stays where it is until their length doubles.
     """
     loss, validation, rate = (np.array(columns[name]) for name in ("loss", "validation_loss", "learning_rate"))
-    n = len(loss)
-    if n == 0:
+    starts, ends = block_bounds(len(loss), most)
+    if len(starts) == 0:
         return np.empty((len(CURVES), 0), np.float32)
-    size = 1
-    while n > size * most:
-        size *= 2
-    starts = np.arange(0, n, size)
-    ends = np.append(starts[1:], n)
-    evaluated = ~np.isnan(validation)
-    n_evaluated = np.add.reduceat(evaluated.astype(int), starts)
-    summed = np.add.reduceat(np.where(evaluated, validation, 0), starts)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and not drawn
         return np.stack(
             [
@@ -48,10 +41,27 @@ def curve_blocks(columns: Mapping[str, Sequence[float]], most: int = MOST_BLOCKS
                 np.add.reduceat(loss, starts) / (ends - starts),
                 np.minimum.reduceat(loss, starts),
                 np.maximum.reduceat(loss, starts),
-                np.where(n_evaluated > 0, summed / np.maximum(n_evaluated, 1), nan),
+                block_means(validation, starts),
                 rate[ends - 1],
             ]
         ).astype(np.float32)
+
+
+def block_bounds(n: int, most: int = MOST_BLOCKS) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first step of each block, counted from 0, and the first after it: see `curve_blocks`."""
+    size = 1
+    while n > size * most:
+        size *= 2
+    starts = np.arange(0, n, size)
+    return starts, np.append(starts[1:], n)[: len(starts)]
+
+
+def block_means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return the mean (block,) of those of `values` (step,) that are not NaN, of blocks from `starts` on; NaN if all are."""
+    known = ~np.isnan(values)
+    n_known = np.add.reduceat(known.astype(int), starts)
+    summed = np.add.reduceat(np.where(known, values, 0), starts)
+    return np.where(n_known > 0, summed / np.maximum(n_known, 1), nan)
 
 
 def divergence(losses: Sequence[float]) -> str:
@@ -79,6 +89,15 @@ def draw_losses(ax: Axes, curves: Mapping[str, np.ndarray], trouble: str = "") -
     ax.tick_params(labelsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=12)
+
+
+def draw_text(figure: Figure, title: str, text: str, most_lines: int = 20) -> None:
+    """Write `text`, line by line, into the right third of a figure of 11 inches, under a `title`."""
+    figure.text(0.7, 0.965, title, fontsize=13, weight="bold", va="top")
+    text = "".join(c if c == "\n" or drawable(c) == c else "\N{REPLACEMENT CHARACTER}" for c in text)
+    lines = [fill(line, 38, subsequent_indent="  ") for line in text.strip().split("\n")]
+    shown = "\n".join("\n".join(lines).splitlines()[:most_lines])
+    figure.text(0.7, 0.9, shown, fontsize=12, va="top", linespacing=1.4, parse_math=False)
 
 
 def write(model, tokenizer: Tokenizer, prompt: str, n_tokens: int = SAMPLE_TOKENS) -> str:

@@ -28,7 +28,7 @@ export function openSettings(model, el, changed) {
 
 /**
  * A slider for one setting, over `values` or over `range` on a logarithmic scale; `say` writes a value.
- * @param {View} view
+ * @param {Pick<View, "settings" | "set">} view
  * @param {{
  *   name: string,
  *   label: string,

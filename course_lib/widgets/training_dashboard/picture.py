@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from io import BytesIO
-from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from course_lib.widgets.shared.curves import draw_losses
+from course_lib.widgets.shared.curves import draw_losses, draw_text
 
 __all__ = ["training_picture"]
 
@@ -30,11 +29,7 @@ def training_picture(curves: Mapping[str, np.ndarray], n_steps: int, sample: dic
     figure.align_ylabels()
     figure.subplots_adjust(left=0.08, right=0.66 if sample else 0.98, top=0.97, bottom=0.12, hspace=0.12)
     if sample:
-        figure.text(0.7, 0.965, f"Written after step {sample['step']:,}", fontsize=13, weight="bold", va="top")
-        text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in sample["text"])
-        lines = [fill(line, 38, subsequent_indent="  ") for line in text.strip().split("\n")]
-        shown = "\n".join("\n".join(lines).splitlines()[:20])
-        figure.text(0.7, 0.9, shown, fontsize=12, va="top", linespacing=1.4, parse_math=False)
+        draw_text(figure, f"Written after step {sample['step']:,}", sample["text"])
     png = BytesIO()
     figure.savefig(png)
     return png.getvalue()

@@ -12,8 +12,8 @@ import random
 import re
 from collections.abc import Iterable
 
-from course_lib.corpora.instructions import speeches
 from course_lib.corpora.shakespeare import Work
+from course_lib.tasks.instructions import speeches
 
 __all__ = ["question_pairs"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from course_lib.corpora import shakespeare
 from course_lib.corpora.shakespeare import HELD_OUT, Work, fold_spelling
-from course_lib.corpora.spelling import Pair, pairs
+from course_lib.tasks.spelling import Pair, pairs
 
 
 def test_known_lines_are_paired():
@@ -42,7 +42,7 @@ def test_a_play_by_hand(monkeypatch):
         "\nHor.\nLook where it comes again.\nThat are so fortified\n[Looke where it comes]\nWhat is Horatio there?\n"
     )
     works = [Work("hamlet", "folio", folio), Work("hamlet", "modern", modern)]
-    monkeypatch.setattr("course_lib.corpora.spelling.works", lambda: works)
+    monkeypatch.setattr("course_lib.tasks.spelling.works", lambda: works)
     expected = [
         Pair("Looke where it comes againe", "Look where it comes again")
     ]  # not what is equal, or has another sign

@@ -17,7 +17,7 @@ from itertools import cycle, islice, pairwise
 from course_lib.checks import check
 from course_lib.corpora.shakespeare import Work, spoken
 
-__all__ = ["KINDS", "Instruction", "instructions", "speeches"]
+__all__ = ["KINDS", "Instruction", "instructions", "replies", "speeches"]
 
 KINDS = {
     "first": "What is the first word of this line?",
@@ -65,18 +65,22 @@ def instructions(works: Iterable[Work], n: int, seed: int = 0) -> list[Instructi
     ValueError if no speech of theirs is answered by another.
     """
     check("n", n)
-    lines, replies = [], []
-    for work in works:
-        said = speeches(work)
-        lines += [line for speech in said for line in speech if len(line.split()) in _WORDS]
-        pairs = ((before[-1], after[0]) for before, after in pairwise(said))
-        replies += [pair for pair in pairs if all(len(line.split()) in _WORDS for line in pair)]
-    if not replies:
+    works = list(works)
+    said = [line for work in works for speech in speeches(work) for line in speech if len(line.split()) in _WORDS]
+    answered = replies(works)
+    if not answered:
         raise ValueError("the works hold no line that another one answers")
     chance = random.Random(seed)
-    drawn = [_draw(kind, lines, replies, chance) for kind in islice(cycle(KINDS), n)]
+    drawn = [_draw(kind, said, answered, chance) for kind in islice(cycle(KINDS), n)]
     chance.shuffle(drawn)
     return drawn
+
+
+def replies(works: Iterable[Work]) -> list[tuple[str, str]]:
+    """Return all pairs of a line that ends a speech and the line that begins the next, both of 4 to 9 words, in order."""
+    said = (speeches(work) for work in works)
+    pairs = ((before[-1], after[0]) for play in said for before, after in pairwise(play))
+    return [pair for pair in pairs if all(len(line.split()) in _WORDS for line in pair)]
 
 
 def _draw(kind: str, lines: list[str], replies: list[tuple[str, str]], chance: random.Random) -> Instruction:

@@ -1,8 +1,8 @@
 """Two sentences, of which one is a question."""
 
 from course_lib.corpora import shakespeare
-from course_lib.corpora.questions import question_pairs
 from course_lib.corpora.shakespeare import Work
+from course_lib.tasks.questions import question_pairs
 
 PLAY = Work(
     "small",

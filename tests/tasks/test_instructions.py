@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from course_lib.corpora import shakespeare
-from course_lib.corpora.instructions import KINDS, instructions, speeches
 from course_lib.corpora.shakespeare import Work
+from course_lib.tasks.instructions import KINDS, instructions, speeches
 
 PLAY = Work(
     "small",

@@ -1,0 +1,6 @@
+"""The whole life of a model, from a corpus to what people prefer: `python -m course_lib.life` (lesson 06).
+
+Read in this order:
+
+- `kind_replies`: the model of lesson 04 learns to reply, and then to reply as people like it
+"""

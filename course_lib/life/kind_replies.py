@@ -1,0 +1,344 @@
+"""The course's own model learns to reply to a line of a play, and then to reply as people like it.
+
+What people like is measured by what ten people thought of each word (`tasks.ratings`). Of two replies that the model writes to
+a line, one rater prefers one; from such choices a reward model is trained, and against it the policy. So there is a learned
+reward, which a policy can deceive, and a human one, which it never sees.
+
+    supervised()       the model of lesson 04, on 3,000 replies from the plays
+    comparisons()      2,000 choices between two of its replies
+    reward_model()     trained on these
+    policy_trainer()   GRPO or PPO against the reward model; DPO on the choices themselves
+
+The stages are kept in the cache, each in a folder of its own, and go on there when they were interrupted.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from course_lib import assets
+from course_lib.alignment import (
+    AnswerPairs,
+    Comparison,
+    GRPOTrainer,
+    PolicyAndCritic,
+    PolicyConfig,
+    PPOTrainer,
+    PreferencePairs,
+    Prompts,
+    RewardModel,
+    preference_loss,
+    preference_pair_loss,
+    rated_comparisons,
+    rewards,
+    token_log_probs,
+)
+from course_lib.alignment.policy import answer_rows
+from course_lib.alignment.preferences import read_comparisons, write_comparisons
+from course_lib.architecture import TransformerLM
+from course_lib.corpora import shakespeare
+from course_lib.corpora.packing import IGNORED
+from course_lib.devices import pick_device, seed_everything
+from course_lib.finetuning import PackedExamples, add_chat_format, answer_loss, tokenize_chat
+from course_lib.finetuning.chats import write_chat
+from course_lib.inference import Sampling, roll_out
+from course_lib.pretraining import PretrainingConfig, Trainer, shakespeare_model
+from course_lib.pretraining.evaluation import as_in_use
+from course_lib.tasks.instructions import replies
+from course_lib.tasks.ratings import rate
+from course_lib.tokenization import Tokenizer
+
+__all__ = [
+    "DPO", "LIMIT", "POLICY", "TRAINING", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward", "look",
+    "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer", "supervised",
+    "supervised_trainer", "test_prompts", "written_pairs",
+]  # fmt: skip
+
+LIMIT = 16
+"""The most tokens of a reply, with the one that ends it."""
+
+_PROMPT, _ROW = 24, 24 + LIMIT  # tokens
+_N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 200  # replies, pairs of replies, lines of plays that are held out
+_SUPERVISED = PretrainingConfig(
+    n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
+)  # fmt: skip
+_REWARD = PretrainingConfig(
+    n_steps=120, batch_size=16, context_length=_ROW, learning_rate=0.002, muon_learning_rate=0.002, warmup=5,
+    checkpoint_every=40,
+)  # fmt: skip
+TRAINING = PretrainingConfig(
+    n_steps=25, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
+    decay=0.0, checkpoint_every=25,
+)  # fmt: skip
+POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
+DPO = replace(TRAINING, n_steps=40, batch_size=16, context_length=_ROW)
+_UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
+
+
+# ---------------------------------------------------------------- lines of plays, as the model sees them
+
+
+@cache
+def _letters() -> Tokenizer:
+    return add_chat_format(*shakespeare_model.pretrained())[1]
+
+
+def ask(line: str) -> list[int]:
+    """Return the ids of the chat in which a user says `line`, to where the reply begins."""
+    return _letters().encode(write_chat(_letters(), [{"role": "user", "content": line}], opens_reply=True))
+
+
+def read_reply(ids: Sequence[int]) -> str:
+    """Return the text of a reply, without what ends it."""
+    return _letters().decode([i for i in ids if i not in _letters().end_ids])
+
+
+@cache
+def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
+    """Return replies to be taught, and lines for what is compared, what the policy is asked, and the test."""
+    train, held_out = (replies(works) for works in shakespeare.split())
+    for pairs in (train, held_out):
+        random.Random(0).shuffle(pairs)
+    taught, rest = train[:_N_SUPERVISED], [line for line, _ in train[_N_SUPERVISED:] if len(ask(line)) <= _PROMPT]
+    test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT][:_N_TEST]
+    return taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test
+
+
+def test_prompts() -> list[list[int]]:
+    """Return 200 lines (ids) of three plays on which nothing was trained."""
+    return list(map(ask, _lines()[3]))
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def supervised_trainer() -> tuple[Trainer, Tokenizer]:
+    """Return the Trainer that teaches lesson 04's model to reply, and the tokenizer. A finished one is done."""
+    model, tokenizer = add_chat_format(*shakespeare_model.pretrained())
+    chats = [
+        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in _lines()[0]
+    ]
+    rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
+    seed_everything(0)
+    return Trainer(model.requires_grad_(), rows, None, _SUPERVISED, _folder("supervised"), loss=answer_loss), tokenizer
+
+
+def supervised() -> tuple[TransformerLM, Tokenizer]:
+    """Return the model that replies, trained first if need be, and its tokenizer."""
+    run, tokenizer = supervised_trainer()
+    return _done(run).eval(), tokenizer
+
+
+def written_pairs(model: TransformerLM) -> list[tuple[str, str, str]]:
+    """Return lines, each with two different replies that `model` writes to it."""
+    lines = _lines()[1]
+    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, lines)), 2, seed=0)]
+    return [pair for pair in zip(lines, written[::2], written[1::2], strict=True) if pair[1] != pair[2] and all(pair)]
+
+
+def comparisons() -> list[Comparison]:
+    """Return what raters, one for each pair, prefer of the pairs that the supervised model writes."""
+    folder = _folder("comparisons")
+
+    def make(stage: Path) -> Path:
+        (stage / "run").mkdir()
+        write_comparisons(stage / "run" / _CHOICES, rated_comparisons(written_pairs(supervised()[0])))
+        return stage / "run"
+
+    assets.ensure(folder, partial(_fault, read=lambda path: read_comparisons(path / _CHOICES)), make, room=10_000_000)
+    return read_comparisons(folder / _CHOICES)
+
+
+def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
+    """Return `choices` as rows for a reward model: the line and each of the two replies."""
+    firsts, seconds = ([_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)]
+                       for shown in zip(*((one.first, one.second) for one in choices), strict=True))  # fmt: skip
+    return AnswerPairs(firsts, seconds, [one.choice for one in choices], _ROW, vocab_size)
+
+
+def reward_trainer() -> Trainer:
+    """Return the Trainer of the reward model, which begins as the supervised one."""
+    model, _ = supervised()
+    rows = compared(comparisons(), model.config.vocab_size)
+    seed_everything(0)
+    return Trainer(RewardModel(model.requires_grad_()), rows, None, _REWARD, _folder("reward"), loss=preference_loss)
+
+
+@cache
+def reward_model() -> RewardModel:
+    """Return the reward model, trained first if need be."""
+    return _done(reward_trainer()).eval().requires_grad_(False)
+
+
+def policy_trainer(
+    method: str,
+    seed: int = 0,
+    policy: PolicyConfig = POLICY,
+    training: PretrainingConfig = TRAINING,
+    *,
+    kept: bool = False,
+) -> GRPOTrainer | PPOTrainer:
+    """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the reward model.
+
+    Its reports have the human reward beside the learned one. `kept`: it has a folder in the cache, and goes on there.
+    """
+    if method not in ("grpo", "ppo"):
+        raise ValueError(f"method must be grpo or ppo, not {method!r}")
+    model, tokenizer = supervised()
+    rows = Prompts(
+        [ask(line) for line in _lines()[2][: 4 * training.n_steps * training.batch_size]],
+        _PROMPT,
+        model.config.vocab_size,
+    )
+    seed_everything(seed)
+    training = replace(training, seed=seed)
+    folder = _folder("policy", [method, asdict(policy), asdict(training)]) if kept else None
+    kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
+    kind, prepare = kinds[method]
+    return kind(
+        prepare(model.requires_grad_()), rows, learned_reward, policy, training, folder,
+        stop_ids=tokenizer.end_ids, true_reward=human_reward,
+    )  # fmt: skip
+
+
+def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingConfig = DPO) -> Trainer:
+    """Return the Trainer of DPO: from the supervised model, on the choices of people themselves."""
+    model, _ = supervised()
+    said = comparisons()
+    asked = [ask(one.prompt) for one in said]
+    chosen, rejected = (
+        [_reply_ids(reply) for reply in kind]
+        for kind in zip(*((one.chosen, one.rejected) for one in said), strict=True)
+    )
+    rows = PreferencePairs(asked, chosen, rejected, _ROW, model)
+    seed_everything(seed)
+    return Trainer(
+        model.requires_grad_(), rows, None, replace(training, seed=seed), loss=partial(preference_pair_loss, beta=beta)
+    )
+
+
+# ---------------------------------------------------------------- what replies are worth
+
+
+def learned_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return what the reward model says of each answer (row,); one that does not end gets 1 less."""
+    end_ids = _letters().end_ids
+    unended = torch.tensor([answer[-1] not in end_ids for answer in answers])
+    return (
+        rewards(reward_model(), [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
+        + _UNENDED * unended
+    )
+
+
+def human_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return the mean of what ten raters think of the words of each answer (row,), from −4 to 4."""
+    return torch.tensor([rate(read_reply(answer)).mean() for answer in answers])
+
+
+@dataclass(frozen=True)
+class Look:
+    """A policy on the test's lines, one reply to each: means."""
+
+    step: int
+    reward: float  # learned
+    human: float
+    wins: float  # the share of lines on which people like its reply better than the supervised model's; equal ones are half
+    kl: float  # to the supervised model, in nats a reply
+    length: float  # tokens
+
+
+def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
+    """Return how `policy` replies to the test's lines. `seed` draws the replies."""
+    reference, prompts = _reference(), test_prompts()
+    answers = _write(policy, prompts, 1, seed)
+    human = human_reward(prompts, answers)
+    others = human_reward(prompts, _write(reference, prompts, 1, seed + 1))
+    ids, targets = (part.to(pick_device()) for part in answer_rows(prompts, answers, _ROW))
+    with as_in_use(policy), as_in_use(reference):
+        log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
+    wins = (human > others).double() + (human == others).double() / 2
+    means = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
+    return Look(step, *(values.double().mean().item() for values in means))
+
+
+def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
+    """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
+    recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
+    folder = _folder(f"path-{method}-{seed}", recipe)
+
+    def make(stage: Path) -> Path:
+        run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
+        policy = run.model.body if method == "ppo" else run.model
+        looks = [look(policy, 0, seed)]
+        looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
+        (stage / "run").mkdir()
+        (stage / "run" / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
+        return stage / "run"
+
+    assets.ensure(folder, partial(_fault, read=_looks), make, room=1_000_000)
+    return _looks(folder)
+
+
+# ---------------------------------------------------------------- helpers
+
+_CHOICES, _LOOKS = "choices.jsonl", "looks.json"
+
+
+@cache
+def _reference() -> TransformerLM:
+    return supervised()[0].requires_grad_(False)
+
+
+def _looks(folder: Path) -> list[Look]:
+    return [Look(**one) for one in json.loads((folder / _LOOKS).read_text(encoding="utf-8"))]
+
+
+def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed: int) -> list[list[int]]:
+    noise = torch.rand(len(prompts) * n_samples, LIMIT, generator=torch.Generator().manual_seed(seed))
+    stop_ids, answers = _letters().end_ids, []
+    for start in range(0, len(prompts), _AT_ONCE):
+        some = slice(start * n_samples, (start + _AT_ONCE) * n_samples)
+        answers += roll_out(
+            model, prompts[start : start + _AT_ONCE], LIMIT, Sampling(temperature=1.0),
+            n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
+        ).answers  # fmt: skip
+    return answers
+
+
+_AT_ONCE = 200  # prompts
+
+
+def _reply_ids(reply: str) -> list[int]:
+    return _letters().encode(f"{reply}<|im_end|>")
+
+
+def _text(line: str, reply: str) -> list[int]:
+    return [*ask(line), *_reply_ids(reply)]
+
+
+def _done(run: Trainer) -> TransformerLM:
+    for _ in run:
+        pass
+    return run.model
+
+
+def _folder(name: str, recipe: object = None) -> Path:
+    sources = [assets.ASSETS[source].sha256 for source in ("shakespeare", "vader-lexicon")]
+    stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
+    numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
+    return assets.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])
+
+
+def _fault(folder: Path, read) -> str | None:
+    """Return what is wrong with what is kept in `folder`, or None."""
+    try:
+        read(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"it cannot be read: {error}"
+    return None
