@@ -184,6 +184,23 @@ def cut_off(parts: list[Locator]) -> list[Locator]:
     return [part for part in parts if part.evaluate("part => part.scrollWidth > part.clientWidth")]
 
 
+def check_looks(page: Page, widget: Locator, name: str, parts: str) -> None:
+    """Assert that a widget's first canvas follows the theme, and that at no width anything of `parts` (CSS) is cut off.
+
+    Pictures of it in the dark theme and at each width are kept under `name`.
+    """
+    canvas = widget.locator("canvas").first
+    light = canvas.evaluate("canvas => canvas.toDataURL()")
+    use_theme(page, "JupyterLab Dark")
+    page.wait_for_function("([canvas, light]) => canvas.toDataURL() !== light", arg=[canvas.element_handle(), light])
+    screenshot(widget, f"{name}_dark")
+    use_theme(page, "JupyterLab Light")
+    for width in (860, 1110, 1560):
+        page.set_viewport_size({"width": width, "height": 1700})
+        screenshot(widget, f"{name}_{width}")
+        assert cut_off([widget, *widget.locator(parts).all()]) == []
+
+
 def no_request_leaves(requests: list[str]) -> None:
     """Assert that every address asked for lies on this machine."""
     hosts = {urlsplit(url).hostname for url in requests if urlsplit(url).scheme not in ("data", "blob")}

@@ -28,6 +28,7 @@ from course_lib.widgets import (
     TrainingDashboard,
 )
 from course_lib.widgets.shared.curves import CURVES
+from course_lib.widgets.shared.runs import RunDashboard
 
 TEXT, OTHER = "Tom sees the cat. Tom", "Ann takes a red ball. Ann takes"
 SETTINGS = {"settings": {}}
@@ -168,6 +169,16 @@ def test_tokens_drawn_before_an_interrupt_are_shown(makers, monkeypatch):
     assert playground.generated == whole.generated
 
 
+def run_twice(dashboard: RunDashboard, call: int, monkeypatch: pytest.MonkeyPatch) -> RunDashboard:
+    """Run it, interrupted before block `call`, and once more, to the end."""
+    with monkeypatch.context() as patch:
+        Interrupter(call).install(patch)
+        with pytest.raises(KeyboardInterrupt):
+            dashboard.run()
+    dashboard.run()
+    return dashboard
+
+
 def test_a_dashboard_interrupted_in_a_step_or_an_evaluation_ends_as_one_left_alone(tmp_path, monkeypatch):
     shards = write_small_corpus(tmp_path / "shards", n_texts=1)
     text = TokenArray(shards[:40], shards.vocab_size)
@@ -187,12 +198,7 @@ def test_a_dashboard_interrupted_in_a_step_or_an_evaluation_ends_as_one_left_alo
         undisturbed.run()
     assert counter.count > 5 and not np.isnan(curves(undisturbed)).any()
     for call in range(1, counter.count + 1):
-        dashboard = prepared()
-        with monkeypatch.context() as patch:
-            Interrupter(call).install(patch)
-            with pytest.raises(KeyboardInterrupt):
-                dashboard.run()
-        dashboard.run()
+        dashboard = run_twice(prepared(), call, monkeypatch)
         assert dashboard.state == "done"
         assert np.array_equal(curves(dashboard), curves(undisturbed))
 
@@ -218,10 +224,5 @@ def test_a_policy_interrupted_anywhere_ends_as_one_left_alone(monkeypatch):
         undisturbed.run()
     assert counter.count > 15
     for call in range(1, counter.count + 1):
-        dashboard = prepared()
-        with monkeypatch.context() as patch:
-            Interrupter(call).install(patch)
-            with pytest.raises(KeyboardInterrupt):
-                dashboard.run()
-        dashboard.run()
+        dashboard = run_twice(prepared(), call, monkeypatch)
         assert shown(dashboard) | {"progress": None} == shown(undisturbed) | {"progress": None}

@@ -63,7 +63,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
     list(Trainer(TransformerLM(shape), shards, None, recipe, folder / "run"))
     tuned = TransformerLM(shape).eval()
     add_lora(tuned, LoraConfig(rank=4))
-    prompts, reward = Prompts([small.encode("Tom")], 8, 266), lambda prompts, answers: torch.rand(len(answers))
+    prompts, reward = Prompts([small.encode("Tom")], 64, 266), lambda prompts, answers: torch.rand(len(answers))
     q, k, v = torch.randn(3, 5, 4)
     exercise = next(iter(EXERCISES))
     return {

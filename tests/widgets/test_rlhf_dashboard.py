@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import START_TIMEOUT, cut_off, screenshot, shut_down_kernel, use_theme
+from browser import START_TIMEOUT, check_looks, screenshot, shut_down_kernel
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Locator, Page, expect
@@ -428,16 +428,7 @@ def test_dark_theme_is_followed_and_nothing_is_cut_off(page):
     expect(widget.get_by_role("img", name=re.compile(r"KL over \d\d+ of 300 steps"))).to_be_visible(timeout=PATIENCE)
     button(page, "Pause").click()
     expect(button(page, "Resume")).to_be_visible(timeout=PATIENCE)
-    light = widget.get_by_role("img", name="reward over").evaluate("canvas => canvas.toDataURL()")
-    use_theme(page, "JupyterLab Dark")
-    dark = "light => document.querySelector('.rlhf-dashboard canvas').toDataURL() !== light"
-    page.wait_for_function(dark, arg=light)
-    screenshot(widget, "rlhf_dashboard_dark")
-    use_theme(page, "JupyterLab Light")
-    for width in (860, 1110, 1560):
-        page.set_viewport_size({"width": width, "height": 1700})
-        screenshot(widget, f"rlhf_dashboard_{width}")
-        assert cut_off([widget, *widget.locator("section, header, .numbers > div, .slider, td, th").all()]) == []
+    check_looks(page, widget, "rlhf_dashboard", "section, header, .numbers > div, .slider, td, th")
     button(page, "Stop").click()
     expect(widget.get_by_role("status")).to_contain_text("Training stopped", timeout=PATIENCE)
 
@@ -478,6 +469,7 @@ def test_a_reward_that_fails_is_an_alert_and_the_cell_run_again_goes_on(open_not
 
 
 def test_the_buttons_go_with_the_kernel(page):
+    expect(slider(page, "Step looked at")).to_be_enabled(timeout=PATIENCE)  # a step was made
     shut_down_kernel(page)
     expect(button(page, "Pause")).to_be_disabled(timeout=PATIENCE)
     expect(slider(page, "Leash")).to_be_disabled()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import START_TIMEOUT, cut_off, screenshot, shut_down_kernel, use_theme
+from browser import START_TIMEOUT, check_looks, screenshot, shut_down_kernel
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Locator, Page, expect
@@ -299,16 +299,7 @@ def test_dark_theme_is_followed_and_nothing_is_cut_off(page):
     )
     button(page, "Pause").click()
     expect(button(page, "Resume")).to_be_visible(timeout=PATIENCE)
-    light = widget.get_by_role("img", name="Loss over").evaluate("canvas => canvas.toDataURL()")
-    use_theme(page, "JupyterLab Dark")
-    dark = "light => document.querySelector('.training-dashboard canvas').toDataURL() !== light"
-    page.wait_for_function(dark, arg=light)
-    screenshot(widget, "training_dashboard_dark")
-    use_theme(page, "JupyterLab Light")
-    for width in (860, 1110, 1560):
-        page.set_viewport_size({"width": width, "height": 1500})
-        screenshot(widget, f"training_dashboard_{width}")
-        assert cut_off([widget, *widget.locator("section, header, .numbers > div, li").all()]) == []
+    check_looks(page, widget, "training_dashboard", "section, header, .numbers > div, li")
     button(page, "Stop").click()
     expect(widget.get_by_role("status")).to_contain_text("Training stopped", timeout=PATIENCE)
 

@@ -75,11 +75,11 @@ def _mark_leash(ax: Axes, steps: np.ndarray, weights: np.ndarray, said: bool) ->
         if said:
             ax.annotate(
                 f"leash {short(weights[before + 1])}",
-                (steps[before], 1),
+                (steps[before], 0),
                 xycoords=("data", "axes fraction"),
-                xytext=(3, -2),
+                xytext=(3, 3),
                 textcoords="offset points",
                 rotation=90,
-                va="top",
+                va="bottom",
                 fontsize=11,
             )

@@ -10,6 +10,9 @@ const ROWS = ["step", "reward", "true_reward", "kl", "entropy", "length", "kl_we
 const LEASHES = [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const HEIGHT = 200; // CSS pixels of a plot
 
+// The KL of a policy that is still its reference is a rounding error, and shown as 0.
+const measured = (value) => short(Number(value.toFixed(3)), 2);
+
 export default { render };
 
 function render({ model, el }) {
@@ -79,7 +82,7 @@ function numberPanel(view) {
   ]);
   const draw = () => {
     const rows = view.rows();
-    const number = (name) => (Number.isFinite(rows[name][view.at()]) ? short(rows[name][view.at()], 2) : undefined);
+    const number = (name) => (Number.isFinite(rows[name][view.at()]) ? measured(rows[name][view.at()]) : undefined);
     groups[1].hidden = !rows.true_reward.some(Number.isFinite);
     write([
       [number("reward"), ""],
@@ -87,7 +90,7 @@ function numberPanel(view) {
       [number("kl"), "nats an answer"],
       [number("entropy"), "nats a token"],
       [number("length"), "tokens"],
-      [number("kl_weight"), "reward a nat"],
+      [view.at() < 0 ? undefined : short(rows.kl_weight[view.at()], 2), "reward a nat"],
     ]);
   };
   return { element, draw };
@@ -141,7 +144,7 @@ function plotOf(view, name, label, rowNames, legend) {
     const [low, high] = bounds([...rows[first], ...(second ? rows[second] : [])].filter(Number.isFinite));
     plot = openPlot(canvas, { width: element.clientWidth, height: HEIGHT, nSteps, low, high, label, isLast: true });
     const { look } = plot;
-    markLeash(plot, rows);
+    markLeash(plot, rows, first === "kl");
     drawCurve(plot, rows.step, rows[first], second ? { color: look.learner } : { color: look.ink, width: 1.5 });
     if (second) {
       const dots = rows[second].filter(Number.isFinite).length <= 60;
@@ -157,16 +160,19 @@ function plotOf(view, name, label, rowNames, legend) {
   return { element, draw };
 }
 
-// A dotted line where the leash was changed, with what it was from there on.
-function markLeash({ ctx, look, x, bottom }, { step, kl_weight }) {
+// A dotted line where the leash was changed, and if `isSaid`, what it was from there on.
+function markLeash({ ctx, look, x, bottom, width }, { step, kl_weight }, isSaid) {
   ctx.save();
   Object.assign(ctx, { strokeStyle: look.muted, fillStyle: look.muted, lineWidth: 1.5, textBaseline: "bottom" });
-  ctx.textAlign = "left";
   ctx.setLineDash([2, 3]);
   for (let i = 1; i < step.length; i++) {
     if (kl_weight[i] === kl_weight[i - 1]) continue;
-    segment(ctx, x(step[i - 1]), 0, x(step[i - 1]), bottom);
-    ctx.fillText(short(kl_weight[i], 2), x(step[i - 1]) + 4, bottom - 2);
+    const left = x(step[i - 1]);
+    segment(ctx, left, 0, left, bottom);
+    if (!isSaid) continue;
+    const isNearEnd = left > 0.75 * width;
+    ctx.textAlign = isNearEnd ? "right" : "left";
+    ctx.fillText(`leash ${short(kl_weight[i], 2)}`, left + (isNearEnd ? -4 : 4), bottom - 2);
   }
   ctx.restore();
 }
@@ -174,13 +180,13 @@ function markLeash({ ctx, look, x, bottom }, { step, kl_weight }) {
 // What an axis must hold so that none of `values` touches its ends.
 function bounds(values) {
   const [least, most] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
-  const room = Math.max((most - least) / 10, 0.01 * Math.abs(most), 1e-3);
-  return [least >= 0 ? Math.max(0, least - room) : least - room, most + room];
+  const room = Math.max((most - least) / 10, 0.01 * Math.abs(most), 0.02);
+  return [least > -1e-3 ? Math.max(0, least - room) : least - room, most + room];
 }
 
 function fromTo(values) {
   const known = values.filter(Number.isFinite);
-  return known.length ? `: from ${short(known[0], 2)} to ${short(known.at(-1), 2)}` : "";
+  return known.length ? `: from ${measured(known[0])} to ${measured(known.at(-1))}` : "";
 }
 
 // ---- What the reference answers, and what the policy does ----

@@ -7,4 +7,5 @@
 - `attention_maps`: the attention of all heads, sent and drawn
 - `runs`: a training that is watched, paused and replayed
 - `curves`: a training run as curves
+- `runs`: a training run as it happens, paused and stopped between its steps
 """

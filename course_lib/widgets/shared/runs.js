@@ -31,7 +31,7 @@ export function openRun(model, el) {
     state: () => model.get("state"),
     isActive: () => ["running", "paused"].includes(model.get("state")),
     isGone: () => isGone,
-    isUnheard: () => [...waiting.values()].some(({ since }) => performance.now() - since > PATIENCE),
+    isUnheard: () => view.isActive() && [...waiting.values()].some(({ since }) => performance.now() - since > PATIENCE),
     waiting: (name) => waiting.get(name)?.message,
     progress: () => model.get("progress"),
     curves: () => model.get("curves"),
@@ -41,7 +41,7 @@ export function openRun(model, el) {
       view.ask("order", { order: wanted }, () => !view.isActive() || FULFILLED[wanted].includes(view.state()));
     },
 
-    // Send `message`, again and again while the run is active, until `isFulfilled`; it takes the place of one of this name.
+    // Send `message`, again and again until `isFulfilled`; it takes the place of one of this name.
     ask(name, message, isFulfilled) {
       waiting.set(name, { message, isFulfilled, since: performance.now() });
       model.send(message);
@@ -60,7 +60,7 @@ export function openRun(model, el) {
     const wasGone = isGone;
     isGone = kernelIsGone(model, el);
     if (isGone) waiting.clear();
-    if (view.isActive()) for (const { message } of waiting.values()) model.send(message);
+    for (const { message } of waiting.values()) model.send(message);
     if (waiting.size || isGone !== wasGone) view.draw();
   }, AGAIN);
   return view;
