@@ -256,6 +256,8 @@ def test_an_interrupt_ends_the_cell_and_leaves_a_trainer_that_goes_on():
 def test_a_prompt_that_cannot_be_answered_is_refused(prompt):
     with pytest.raises(ValueError, match=r"is empty|26 fit"):
         RLHFDashboard(trainer(), TOKENIZER, [prompt])
+    with pytest.raises(ValueError, match="sample_every must be positive"):
+        RLHFDashboard(trainer(), TOKENIZER, ASKED, sample_every=0)
 
 
 # ---------------------------------------------------------------- saved runs

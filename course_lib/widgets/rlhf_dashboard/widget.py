@@ -13,6 +13,7 @@ from traitlets import List, Unicode
 
 from course_lib.alignment import GRPOTrainer, PolicyReport, PPOTrainer
 from course_lib.architecture import TransformerLM
+from course_lib.checks import check
 from course_lib.inference import Sampling, roll_out
 from course_lib.pretraining import list_checkpoints, read_history
 from course_lib.pretraining.evaluation import as_in_use
@@ -40,12 +41,13 @@ class RLHFDashboard(RunDashboard):
 
     What a reward raises ends `run`, and the widget says it; the trainer is then between two steps, as after an interrupt.
     Buttons and leash need a front end that talks to the kernel over subshells, as JupyterLab and Notebook 7 do. ValueError
-    for a prompt that is empty, or leaves too little of the context for an answer.
+    for a prompt that is empty or leaves too little of the context for an answer, a `sample_every` below 1, and a folder whose
+    samples are damaged.
     """
 
     _esm = module(__file__)
     _css = style_sheet(__file__)
-    _reported = (*ROWS[1:], "loss")
+    _reported = ROWS[1:]
 
     prompts = List(Unicode()).tag(sync=True)
     before = List(Unicode()).tag(sync=True)  # the reference's answers
@@ -57,6 +59,7 @@ class RLHFDashboard(RunDashboard):
         prompts: Sequence[str] = (),
         sample_every: int = 10,
     ):
+        check("sample_every", sample_every)
         self._tokenizer, self._sample_every, self._leash = tokenizer, sample_every, None
         self._ids = [self._encode(trainer, prompt) for prompt in prompts] if tokenizer else []
         kept = _read_samples(trainer)
