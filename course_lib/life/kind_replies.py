@@ -63,7 +63,10 @@ __all__ = [
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
-_PROMPT, _ROW = 24, 24 + LIMIT  # tokens
+_PROMPT, _ROW = (
+    24,
+    24 + LIMIT + 1,
+)  # tokens: of a prompt, and of one with a reply that was cut off and then given an end
 _N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 200  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
@@ -139,7 +142,9 @@ def written_pairs(model: TransformerLM) -> list[tuple[str, str, str]]:
     """Return lines, each with two different replies that `model` writes to it."""
     lines = _lines()[1]
     written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, lines)), 2, seed=0)]
-    return [pair for pair in zip(lines, written[::2], written[1::2], strict=True) if pair[1] != pair[2] and all(pair)]
+    pairs = zip(lines, written[::2], written[1::2], strict=True)
+    fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= _ROW for reply in pair[1:]))
+    return [pair for pair in fits if pair[1] != pair[2]]
 
 
 def comparisons() -> list[Comparison]:

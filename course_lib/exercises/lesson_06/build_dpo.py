@@ -258,7 +258,7 @@ BUILD_DPO = Exercise(
         ),
         Mistake(
             _dpo(loss="torch.relu(1 - (chosen - rejected)).mean()"),
-            "That is a hinge loss, as SLiC has it. DPO's is −log σ of the margin.",
+            "That is a hinge loss, which asks for nothing more of a margin above 1. DPO's is −log σ of the margin.",
         ),
         Mistake(
             _dpo(loss="-F.logsigmoid(chosen - rejected).mean() / math.log(2)"),

@@ -155,8 +155,8 @@ BUILD_GRPO = Exercise(
         "In this order: advantages (prompt, sample), the same as a column of rows, ratios, two products, a minimum, a mean.",
         "Means and deviations of a group run along axis 1, and have to keep it to be taken off. Who gets a gradient: then or "
         "now?",
-        "ratio = exp(now − then), then detached. Clamp it; torch.minimum of both products, not of the ratios; pick by "
-        "`written`.",
+        "The ratio is exp(now − then), of which `then` is detached. Clamp it; torch.minimum of both products, not of the "
+        "ratios; pick by `written`.",
     ),
     mistakes=(
         Mistake(

@@ -1,7 +1,7 @@
 """What the builds are rewarded with: the learner's own loss trains a policy, in a second.
 
 The policy is a `TransformerLM` of one layer over eight letters. It begins as random numbers, and finds every letter about
-as likely as another. What is good: an answer that repeats the prompt's last letter. Most of the known wrong versions learn
+as likely as another. What is good: an answer that repeats the prompt's last letter. Many of the known wrong versions learn
 that, too: a curve that rises is no check of a loss.
 """
 

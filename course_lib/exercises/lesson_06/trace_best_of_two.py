@@ -26,9 +26,9 @@ TRACE_BEST_OF_TWO = Exercise(
     expected=_by_counting,
     tolerance=0.01,
     stub="""\
-# Of a model's answers to a prompt, half are good and half are bad. Its own log-probabilities of
-# both kinds are equal. A policy draws two answers from it, and gives the better one.
-# How far is this policy from the model? KL(policy ‖ model), in nats, over the two kinds of answer.
+# Of a model's answers to a prompt, half are good and half are bad. Best of two is a policy, too: it
+# draws two answers from the model, and gives the better one; of two that are equally good, either.
+# How far is it from the model? KL(policy ‖ model), in nats, over the two kinds of answer.
 # By hand: ln 2 is 0.693, and ln 3 is 1.099. You may use math.log.
 kl = ...
 """,
@@ -38,9 +38,9 @@ kl = ...
 kl = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
 """,
     why="The mean is over what the *policy* writes, so the good kind counts with 3/4: 0.304 nats for it, less 0.173 for the "
-    "bad kind, which has become rarer. The gain is a quarter more good answers, for 0.13 nats and without training. The "
-    "formula ln n − (n − 1) / n gives 0.19: that is for rewards of which no two are equal. Here the policy does not care "
-    "which of two good answers it gives, so it stays nearer. Every method is asked for more reward than this *at the same KL*.",
+    "bad kind, which has become rarer. Good answers go from 1/2 to 3/4 for 0.13 nats, without training. The formula ln n − (n "
+    "− 1) / n gives 0.19: that is for rewards of which no two are equal. Here the policy does not care which of two good "
+    "answers it gives, so it stays nearer. Every method is asked for more reward than best of n *at the same KL*.",
     hints=(
         "First the policy: two answers are drawn and the better one is kept. How often is a bad one given?",
         "For each kind of answer: how many nats likelier does the policy find it than the model does? One of the two is "
@@ -93,7 +93,7 @@ kl = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
         ),
         Mistake(
             "kl = 1 / 4 * math.log(1 / 2) + 3 / 4 * math.log(3 / 4)",
-            "The model's probability is missing in the first or the second ratio: it is 1/2 in both.",
+            "In the ratio of the good answers the model's probability is missing: it is 1/2 for them, too.",
         ),
         Mistake(
             "kl = 3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4)",

@@ -33,11 +33,11 @@ def _spread_of_k3() -> float:
 
 _EXPERIMENT = """\
 # The next token's distribution, of 100 tokens: a policy moves away from its reference, by `drift`.
-generator = torch.Generator().manual_seed(2)
-logits, direction = torch.randn(2, 100, generator=generator, dtype=torch.float64)
+seeded = torch.Generator().manual_seed(2)
+logits, direction = torch.randn(2, 100, generator=seeded, dtype=torch.float64)
 
 
-def log_probs(drift):  # of the policy and of the reference, (vocab,) each
+def log_probs_at(drift):  # of the policy and of the reference, (vocab,) each
     return (logits + drift * direction).log_softmax(dim=-1), logits.log_softmax(dim=-1)
 
 
@@ -58,7 +58,7 @@ def _measured(
     return {spread}
 
 
-log_p, log_r = log_probs({drift})
+log_p, log_r = log_probs_at({drift})
 chances, d = {chances}, log_p - log_r
 k3 = {k3}
 spread_ratio = ({answer}).item()
