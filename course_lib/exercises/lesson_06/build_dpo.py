@@ -92,8 +92,8 @@ def _dpo(
     """Return the cell of exercise 06.5 with its steps as given."""
     return f"""\
 {_SIGNATURE}    mask = {mask}
-    policy, reference = ({total} for x in (log_probs, reference_log_probs))  # (2, pair)
-    chosen, rejected = {rewards}
+    policy, reference = ({total} for x in (log_probs, reference_log_probs))
+    chosen, rejected = {rewards}  # (pair,) each
     return {loss}
 """
 
