@@ -81,6 +81,7 @@ TRAINING = PretrainingConfig(
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
 DPO = replace(TRAINING, n_steps=40, batch_size=16, context_length=_ROW)
+_CHOICES, _LOOKS, _AT_ONCE = "choices.jsonl", "looks.json", 200  # file names; prompts
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
 
@@ -292,8 +293,6 @@ def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
 
 # ---------------------------------------------------------------- helpers
 
-_CHOICES, _LOOKS = "choices.jsonl", "looks.json"
-
 
 @cache
 def _reference() -> TransformerLM:
@@ -314,9 +313,6 @@ def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed:
             n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
         ).answers  # fmt: skip
     return answers
-
-
-_AT_ONCE = 200  # prompts
 
 
 def _reply_ids(reply: str) -> list[int]:
