@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,24 +50,24 @@ from course_lib.finetuning import PackedExamples, add_chat_format, answer_loss, 
 from course_lib.finetuning.chats import write_chat
 from course_lib.inference import Sampling, roll_out
 from course_lib.pretraining import PretrainingConfig, Trainer, shakespeare_model
+from course_lib.pretraining.checkpoints import mended
 from course_lib.pretraining.evaluation import as_in_use
 from course_lib.tasks.instructions import replies
 from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "LIMIT", "POLICY", "TRAINING", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward", "look",
-    "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer", "supervised",
-    "supervised_trainer", "test_prompts", "written_pairs",
+    "DPO", "LIMIT", "POLICY", "TRAINING", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
+    "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "look", "path", "policy_trainer",
+    "preference_trainer", "read_reply", "reply", "reward_model", "reward_trainer", "supervised", "supervised_trainer",
+    "test_lines", "test_prompts", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
-_PROMPT, _ROW = (
-    24,
-    24 + LIMIT + 1,
-)  # tokens: of a prompt, and of one with a reply that was cut off and then given an end
+_PROMPT = 24  # tokens
+_ROW = _PROMPT + LIMIT + 1  # a prompt and a reply that was cut off and then given an end
 _N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 200  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
@@ -104,19 +105,24 @@ def read_reply(ids: Sequence[int]) -> str:
 
 
 @cache
-def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
-    """Return replies to be taught, and lines for what is compared, what the policy is asked, and the test."""
+def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str], list[str]]:
+    """Return replies to be taught, and lines for what is compared, what the policy is asked, the test, and a second test."""
     train, held_out = (replies(works) for works in shakespeare.split())
     for pairs in (train, held_out):
         random.Random(0).shuffle(pairs)
     taught, rest = train[:_N_SUPERVISED], [line for line, _ in train[_N_SUPERVISED:] if len(ask(line)) <= _PROMPT]
-    test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT][:_N_TEST]
-    return taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test
+    test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT]
+    return taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test[:_N_TEST], test[_N_TEST:]
 
 
 def test_prompts() -> list[list[int]]:
     """Return 200 lines (ids) of three plays on which nothing was trained."""
-    return list(map(ask, _lines()[3]))
+    return list(map(ask, test_lines()))
+
+
+def test_lines() -> list[str]:
+    """Return the lines of `test_prompts`."""
+    return _lines()[3]
 
 
 # ---------------------------------------------------------------- the stages
@@ -130,7 +136,9 @@ def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     ]
     rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
     seed_everything(0)
-    return Trainer(model.requires_grad_(), rows, None, _SUPERVISED, _folder("supervised"), loss=answer_loss), tokenizer
+    return Trainer(
+        model.requires_grad_(), rows, None, _SUPERVISED, mended(_folder("supervised")), loss=answer_loss
+    ), tokenizer
 
 
 def supervised() -> tuple[TransformerLM, Tokenizer]:
@@ -139,9 +147,8 @@ def supervised() -> tuple[TransformerLM, Tokenizer]:
     return _done(run).eval(), tokenizer
 
 
-def written_pairs(model: TransformerLM) -> list[tuple[str, str, str]]:
-    """Return lines, each with two different replies that `model` writes to it."""
-    lines = _lines()[1]
+def written_pairs(model: TransformerLM, lines: list[str]) -> list[tuple[str, str, str]]:
+    """Return `lines`, each with two different replies that `model` writes to it."""
     written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, lines)), 2, seed=0)]
     pairs = zip(lines, written[::2], written[1::2], strict=True)
     fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= _ROW for reply in pair[1:]))
@@ -150,15 +157,31 @@ def written_pairs(model: TransformerLM) -> list[tuple[str, str, str]]:
 
 def comparisons() -> list[Comparison]:
     """Return what raters, one for each pair, prefer of the pairs that the supervised model writes."""
-    folder = _folder("comparisons")
 
-    def make(stage: Path) -> Path:
-        (stage / "run").mkdir()
-        write_comparisons(stage / "run" / _CHOICES, rated_comparisons(written_pairs(supervised()[0])))
-        return stage / "run"
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], _lines()[1])))
 
-    assets.ensure(folder, partial(_fault, read=lambda path: read_comparisons(path / _CHOICES)), make, room=10_000_000)
-    return read_comparisons(folder / _CHOICES)
+    return assets.keep(comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000)
+
+
+def fresh_comparisons() -> list[Comparison]:
+    """Return such choices on some 500 further lines of the plays on which nothing was trained, to judge a reward model by."""
+    return rated_comparisons(written_pairs(supervised()[0], _lines()[4]))
+
+
+def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
+    """Return the probability (comparison,) that the reward model gives to the second reply of each, of being chosen."""
+    of_first, of_second = (
+        rewards(reward_model(), [_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)])
+        for shown in zip(*((one.first, one.second) for one in choices), strict=True)
+    )
+    return (of_second - of_first).sigmoid()
+
+
+def comparisons_folder() -> Path:
+    """Return where the comparisons are kept."""
+    return _folder("comparisons")
 
 
 def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
@@ -173,7 +196,9 @@ def reward_trainer() -> Trainer:
     model, _ = supervised()
     rows = compared(comparisons(), model.config.vocab_size)
     seed_everything(0)
-    return Trainer(RewardModel(model.requires_grad_()), rows, None, _REWARD, _folder("reward"), loss=preference_loss)
+    return Trainer(
+        RewardModel(model.requires_grad_()), rows, None, _REWARD, mended(_folder("reward")), loss=preference_loss
+    )
 
 
 @cache
@@ -204,7 +229,7 @@ def policy_trainer(
     )
     seed_everything(seed)
     training = replace(training, seed=seed)
-    folder = _folder("policy", [method, asdict(policy), asdict(training)]) if kept else None
+    folder = mended(_folder("policy", [method, asdict(policy), asdict(training)])) if kept else None
     kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
     kind, prepare = kinds[method]
     return kind(
@@ -247,6 +272,17 @@ def human_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[in
     return torch.tensor([rate(read_reply(answer)).mean() for answer in answers])
 
 
+class Replies(NamedTuple):
+    """What a policy replies to the test's lines, one reply to each, and what each is worth: tensors (line,)."""
+
+    answers: list[list[int]]
+    reward: Tensor  # learned
+    human: Tensor
+    wins: Tensor  # 1 where people like it better than the supervised model's, ½ where both are worth the same
+    kl: Tensor  # log-probability less the supervised model's: the mean estimates the KL in nats a reply
+    length: Tensor  # tokens
+
+
 @dataclass(frozen=True)
 class Look:
     """A policy on the test's lines, one reply to each: means."""
@@ -260,7 +296,12 @@ class Look:
 
 
 def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
-    """Return how `policy` replies to the test's lines. `seed` draws the replies."""
+    """Return how `policy` replies to the test's lines, in the mean. `seed` draws the replies."""
+    return Look(step, *(values.mean().item() for values in reply(policy, seed)[1:]))
+
+
+def reply(policy: TransformerLM, seed: int = 0) -> Replies:
+    """Return what `policy` replies to the test's lines. `seed` draws the replies."""
     reference, prompts = _reference(), test_prompts()
     answers = _write(policy, prompts, 1, seed)
     human = human_reward(prompts, answers)
@@ -269,26 +310,23 @@ def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
     with as_in_use(policy), as_in_use(reference):
         log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
     wins = (human > others).double() + (human == others).double() / 2
-    means = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
-    return Look(step, *(values.double().mean().item() for values in means))
+    worth = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
+    return Replies(answers, *(values.cpu().double() for values in worth))
 
 
 def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
     """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
     recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
-    folder = _folder(f"path-{method}-{seed}", recipe)
 
-    def make(stage: Path) -> Path:
+    def write(folder: Path) -> None:
         run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
         policy = run.model.body if method == "ppo" else run.model
         looks = [look(policy, 0, seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
-        (stage / "run").mkdir()
-        (stage / "run" / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
-        return stage / "run"
+        folder.mkdir()
+        (folder / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
 
-    assets.ensure(folder, partial(_fault, read=_looks), make, room=1_000_000)
-    return _looks(folder)
+    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, _looks, room=1_000_000)
 
 
 # ---------------------------------------------------------------- helpers
@@ -334,12 +372,3 @@ def _folder(name: str, recipe: object = None) -> Path:
     stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
     numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
     return assets.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])
-
-
-def _fault(folder: Path, read) -> str | None:
-    """Return what is wrong with what is kept in `folder`, or None."""
-    try:
-        read(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"it cannot be read: {error}"
-    return None
