@@ -55,6 +55,11 @@ def without_clock(text: str) -> str:
     return text[text.index("## How well") :]
 
 
+def beginnings(place: Path) -> dict[Path, int]:
+    """Return when each run's first checkpoint was written."""
+    return {path: path.stat().st_mtime_ns for path in place.glob("**/step-000000/model.safetensors")}
+
+
 def call(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["life", *map(str, arguments)])
     main()
@@ -73,6 +78,7 @@ def test_killed_in_the_middle_of_each_stage_it_goes_on_and_ends_the_same(once, t
     )
     place, out = tmp_path / "life", tmp_path / "out"
     place.mkdir()
+    begun = {}
     for folder, step in moments:
         process = start(place, out)
         wanted = folder if step is None else f"{folder}/step-{step:06d}"
@@ -83,11 +89,12 @@ def test_killed_in_the_middle_of_each_stage_it_goes_on_and_ends_the_same(once, t
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert not out.exists() or not list(out.glob("*"))
-        first = {path: path.stat().st_mtime_ns for path in place.glob("*/**/step-000000/model.safetensors")}
+        assert begun.items() <= beginnings(place).items()  # nothing has begun anew
+        begun = beginnings(place)
     finishing = start(place, out)
     finishing.join()
     assert finishing.exitcode == 0
-    assert all(path.stat().st_mtime_ns == written for path, written in first.items())  # nothing began anew
+    assert begun.items() <= beginnings(place).items() and len(begun) == 4
     assert without_clock((out / "report.md").read_text()) == without_clock((once / "out/report.md").read_text())
 
 
@@ -157,9 +164,7 @@ def test_it_shows_what_the_logs_and_folders_hold(lived):
             assert (steps, seconds) == (f"{last.step:,}", f"{last.seconds:,.0f}")
         else:
             assert (steps, seconds) == ("–", f"{assets.seconds_to_make(folder):.0f}")
-    assert (
-        report.report_card() == re.sub(r"!\[.*\n\n?", "", text).rstrip("\n") + "\n" or "![" not in report.report_card()
-    )
+    assert report.report_card().split() == re.sub(r"!\[.*", "", text).split()  # the same without figures
 
 
 def test_its_figures_are_all_there_and_all_shown(lived):
@@ -180,7 +185,7 @@ def test_a_report_that_fails_leaves_the_last_one_whole(lived, monkeypatch):
 def test_seconds_that_were_not_noted_are_a_dash(lived):
     for path in lived.glob("replies-comparisons-*/made.json"):
         path.unlink()  # as of a cache from before they were
-    assert re.search(r"\| preferences \| 3 choices \| – \| – \|", report.report_card())
+    assert re.search(r"\| preferences \| \d+ choices \| – \| – \|", report.report_card())
 
 
 # ---------------------------------------------------------------- the command line
