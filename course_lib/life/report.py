@@ -105,9 +105,8 @@ class _Card:
 def _measure() -> _Card:
     made = dict(zip((stage.name for stage in STAGES), live(STAGES, io.StringIO()), strict=True))
     runs = [one for one in made.values() if isinstance(one, Trainer)]
-    folder = assets.run_dir(
-        "life-scores", [[vars(report) for report in run.history] for run in runs]
-    )  # of no other runs
+    # Kept under the runs' own logs: other runs, or the same ones made anew, have other scores.
+    folder = assets.run_dir("life-scores", [[vars(report) for report in run.history] for run in runs])
     scores = assets.keep(folder, partial(_write_scores, made), _read_scores, room=1_000_000)
     costs = [_cost(name, one) for name, one in made.items()]
     return _Card(costs, made["pretraining"].history, made["reinforcement"].history, scores)
@@ -199,9 +198,10 @@ On {len(before.answers)} lines of these plays, a reply to each:
 
 {_changes(before, after)}
 
-Intervals hold 95 % of the means that other lines would have given. The policy was trained on the learned reward; the human one
-is the mean of ten people's ratings of the words, from −4 to 4, and it never saw that. A win is a line on which people like its
-reply better than another of the supervised model's.
+Intervals hold 95 % of the means that other lines would have given; what another seed would have given, they do not say. The
+policy was trained on the learned reward; the human one is the mean of ten people's ratings of the words, from −4 to 4, and it
+never saw that. A win is a line on which people like its reply better than another of the supervised model's; where they like
+both alike, it is half a win.
 {figure()}{figure()}
 ## Samples
 
