@@ -67,7 +67,7 @@ _PROMPT, _ROW = (
     24,
     24 + LIMIT + 1,
 )  # tokens: of a prompt, and of one with a reply that was cut off and then given an end
-_N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 200  # replies, pairs of replies, lines of plays that are held out
+_N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 120  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
 )  # fmt: skip
@@ -76,11 +76,11 @@ _REWARD = PretrainingConfig(
     checkpoint_every=40,
 )  # fmt: skip
 TRAINING = PretrainingConfig(
-    n_steps=25, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
-    decay=0.0, checkpoint_every=25,
+    n_steps=24, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
+    decay=0.0, checkpoint_every=12,
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
-DPO = replace(TRAINING, n_steps=40, batch_size=16, context_length=_ROW)
+DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=_ROW)
 _CHOICES, _LOOKS, _AT_ONCE = "choices.jsonl", "looks.json", 200  # file names; prompts
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
@@ -115,7 +115,7 @@ def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
 
 
 def test_prompts() -> list[list[int]]:
-    """Return 200 lines (ids) of three plays on which nothing was trained."""
+    """Return 120 lines (ids) of three plays on which nothing was trained."""
     return list(map(ask, _lines()[3]))
 
 
@@ -273,7 +273,7 @@ def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
     return Look(step, *(values.double().mean().item() for values in means))
 
 
-def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
+def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
     """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
     recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
     folder = _folder(f"path-{method}-{seed}", recipe)
@@ -281,7 +281,7 @@ def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
     def make(stage: Path) -> Path:
         run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
         policy = run.model.body if method == "ppo" else run.model
-        looks = [look(policy, 0, seed)]
+        looks = [_first_look(seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
         (stage / "run").mkdir()
         (stage / "run" / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
@@ -292,6 +292,11 @@ def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
 
 
 # ---------------------------------------------------------------- helpers
+
+
+@cache
+def _first_look(seed: int) -> Look:
+    return look(_reference(), 0, seed)
 
 
 @cache
