@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from course_lib.alignment import (
     GRPOTrainer,
     PolicyAndCritic,
     PolicyConfig,
+    PolicyReport,
     PPOTrainer,
     PreferencePairs,
     Prompts,
@@ -55,18 +57,16 @@ from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "LIMIT", "POLICY", "TRAINING", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward", "look",
-    "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer", "supervised",
-    "supervised_trainer", "test_prompts", "written_pairs",
+    "DPO", "LIMIT", "POLICY", "TRAINING", "Lines", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward",
+    "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer", "supervised",
+    "supervised_trainer", "test_prompts", "unleashed", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
-_PROMPT, _ROW = (
-    24,
-    24 + LIMIT + 1,
-)  # tokens: of a prompt, and of one with a reply that was cut off and then given an end
+_PROMPT = 24  # tokens
+_ROW = _PROMPT + LIMIT + 1  # a reply that was cut off is given an end to be compared
 _N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 120  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
@@ -81,7 +81,7 @@ TRAINING = PretrainingConfig(
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
 DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=_ROW)
-_CHOICES, _LOOKS, _AT_ONCE = "choices.jsonl", "looks.json", 200  # file names; prompts
+_CHOICES, _RECORDS, _AT_ONCE = "choices.jsonl", "records.json", 200  # file names; prompts
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
 
@@ -103,20 +103,29 @@ def read_reply(ids: Sequence[int]) -> str:
     return _letters().decode([i for i in ids if i not in _letters().end_ids])
 
 
+class Lines(NamedTuple):
+    """Lines of plays, no line for two purposes."""
+
+    taught: list[tuple[str, str]]  # with the reply in the play
+    compared: list[str]  # two replies of the model to each are compared
+    asked: list[str]  # the policy writes replies to these, to learn from their rewards
+    test: list[str]  # of three plays that nothing was trained on
+
+
 @cache
-def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
-    """Return replies to be taught, and lines for what is compared, what the policy is asked, and the test."""
+def lines() -> Lines:
+    """Return what is said in the plays, as far as it fits into a prompt, in an order drawn once and for all."""
     train, held_out = (replies(works) for works in shakespeare.split())
     for pairs in (train, held_out):
         random.Random(0).shuffle(pairs)
     taught, rest = train[:_N_SUPERVISED], [line for line, _ in train[_N_SUPERVISED:] if len(ask(line)) <= _PROMPT]
     test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT][:_N_TEST]
-    return taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test
+    return Lines(taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test)
 
 
 def test_prompts() -> list[list[int]]:
     """Return 120 lines (ids) of three plays on which nothing was trained."""
-    return list(map(ask, _lines()[3]))
+    return list(map(ask, lines().test))
 
 
 # ---------------------------------------------------------------- the stages
@@ -126,7 +135,7 @@ def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that teaches lesson 04's model to reply, and the tokenizer. A finished one is done."""
     model, tokenizer = add_chat_format(*shakespeare_model.pretrained())
     chats = [
-        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in _lines()[0]
+        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in lines().taught
     ]
     rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
     seed_everything(0)
@@ -139,11 +148,10 @@ def supervised() -> tuple[TransformerLM, Tokenizer]:
     return _done(run).eval(), tokenizer
 
 
-def written_pairs(model: TransformerLM) -> list[tuple[str, str, str]]:
-    """Return lines, each with two different replies that `model` writes to it."""
-    lines = _lines()[1]
-    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, lines)), 2, seed=0)]
-    pairs = zip(lines, written[::2], written[1::2], strict=True)
+def written_pairs(model: TransformerLM, asked: Sequence[str], seed: int = 0) -> list[tuple[str, str, str]]:
+    """Return the lines `asked`, each with two different replies that `model` writes to it, drawn by `seed`."""
+    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, asked)), 2, seed)]
+    pairs = zip(asked, written[::2], written[1::2], strict=True)
     fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= _ROW for reply in pair[1:]))
     return [pair for pair in fits if pair[1] != pair[2]]
 
@@ -154,7 +162,7 @@ def comparisons() -> list[Comparison]:
 
     def make(stage: Path) -> Path:
         (stage / "run").mkdir()
-        write_comparisons(stage / "run" / _CHOICES, rated_comparisons(written_pairs(supervised()[0])))
+        write_comparisons(stage / "run" / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
         return stage / "run"
 
     assets.ensure(folder, partial(_fault, read=lambda path: read_comparisons(path / _CHOICES)), make, room=10_000_000)
@@ -198,7 +206,7 @@ def policy_trainer(
         raise ValueError(f"method must be grpo or ppo, not {method!r}")
     model, tokenizer = supervised()
     rows = Prompts(
-        [ask(line) for line in _lines()[2][: 4 * training.n_steps * training.batch_size]],
+        [ask(line) for line in lines().asked[: 4 * training.n_steps * training.batch_size]],
         _PROMPT,
         model.config.vocab_size,
     )
@@ -283,12 +291,24 @@ def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
         policy = run.model.body if method == "ppo" else run.model
         looks = [_first_look(seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
-        (stage / "run").mkdir()
-        (stage / "run" / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
-        return stage / "run"
+        return _keep(stage, looks)
 
-    assets.ensure(folder, partial(_fault, read=_looks), make, room=1_000_000)
-    return _looks(folder)
+    read = partial(_kept, kind=Look)
+    assets.ensure(folder, partial(_fault, read=read), make, room=1_000_000)
+    return read(folder)
+
+
+def unleashed(seed: int = 0) -> list[PolicyReport]:
+    """Return the reports of GRPO without a leash, at twice the rate, until the reward model is deceived; kept."""
+    policy, training = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=1.5e-3)
+    folder = _folder(f"unleashed-{seed}", [asdict(policy), asdict(training)])
+
+    def make(stage: Path) -> Path:
+        return _keep(stage, list(policy_trainer("grpo", seed, policy, training)))
+
+    read = partial(_kept, kind=PolicyReport)
+    assets.ensure(folder, partial(_fault, read=read), make, room=1_000_000)
+    return read(folder)
 
 
 # ---------------------------------------------------------------- helpers
@@ -304,8 +324,14 @@ def _reference() -> TransformerLM:
     return supervised()[0].requires_grad_(False)
 
 
-def _looks(folder: Path) -> list[Look]:
-    return [Look(**one) for one in json.loads((folder / _LOOKS).read_text(encoding="utf-8"))]
+def _keep(stage: Path, records: Sequence[object]) -> Path:
+    (stage / "run").mkdir()
+    (stage / "run" / _RECORDS).write_text(json.dumps([asdict(one) for one in records]), encoding="utf-8")
+    return stage / "run"
+
+
+def _kept(folder: Path, kind: type) -> list:
+    return [kind(**one) for one in json.loads((folder / _RECORDS).read_text(encoding="utf-8"))]
 
 
 def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed: int) -> list[list[int]]:
