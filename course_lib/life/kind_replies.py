@@ -58,8 +58,8 @@ from course_lib.tokenization import Tokenizer
 
 __all__ = [
     "DPO", "LIMIT", "POLICY", "TRAINING", "Lines", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward",
-    "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer", "supervised",
-    "supervised_trainer", "test_prompts", "unleashed", "written_pairs",
+    "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer",
+    "supervised", "supervised_trainer", "test_prompts", "unleashed", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
