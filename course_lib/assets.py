@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import platformdirs
 from filelock import FileLock
@@ -40,9 +41,14 @@ __all__ = [
     "fetch",
     "fetch_from_hub",
     "folder_digest",
+    "keep",
     "own_dir",
     "run_dir",
+    "seconds_to_make",
 ]
+
+_Content = TypeVar("_Content")
+_MADE = "made.json"  # in a folder of `keep`
 
 
 class AssetError(RuntimeError):
@@ -263,6 +269,47 @@ def ensure(path: Path, find_fault: Callable[[Path], str | None], make: Callable[
             "Without a network, or if that folder is read-only, run `python -m course_lib` once with COURSE_CACHE set to a "
             "writable folder, on another machine if need be, and set COURSE_CACHE to that folder or a copy of it."
         ) from None
+
+
+def keep(folder: Path, write: Callable[[Path], object], read: Callable[[Path], _Content], room: int) -> _Content:
+    """Return what `read` finds in `folder`. Where that is missing or damaged, `write` makes the folder first, as in `ensure`.
+
+    How long that took is kept in it, for `seconds_to_make`, and the digest of its files.
+    """
+
+    def find_fault(path: Path) -> str | None:
+        try:
+            read(path)
+            made = _made(path)
+            changed = made is not None and made["digest"] != folder_digest(_files_beside(path))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return f"it cannot be read: {error}"
+        return "its files are not as they were written" if changed else None
+
+    def make(stage: Path) -> Path:
+        start, fresh = time.perf_counter(), stage / "fresh"
+        write(fresh)
+        made = {"seconds": time.perf_counter() - start, "digest": folder_digest(_files_beside(fresh))}
+        (fresh / _MADE).write_text(json.dumps(made), encoding="utf-8")
+        return fresh
+
+    ensure(folder, find_fault, make, room)
+    return read(folder)
+
+
+def seconds_to_make(folder: Path) -> float | None:
+    """Return how long it took to make a folder of `keep`; None if it is from before that was noted."""
+    made = _made(folder)
+    return None if made is None else made["seconds"]
+
+
+def _made(folder: Path) -> dict | None:
+    path = folder / _MADE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _files_beside(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name != _MADE and not path.name.startswith("."))
 
 
 def _replace(path: Path, find_fault: Callable[[Path], str | None], make: Callable[[Path], Path]) -> None:

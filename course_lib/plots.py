@@ -7,6 +7,7 @@ lightened for the dark theme; wherever colour tells two things apart, a letter, 
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -215,12 +216,14 @@ def show_curves(
     edge: tuple[float, str] | None = None,
     lowest: float = 0.0,
     intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    file: Path | None = None,
 ) -> None:
     """Draw named curves over `x`, from the height `lowest` up; `level` is a height and `edge` an x to mark, with their names.
 
     Few points get markers, and ticks at each. `intervals` gives each point of a curve an interval (low, high) to be drawn.
+    With `file` the picture is written there, as PNG, and not shown.
     """
-    _, ax = plt.subplots(figsize=(7.5, 3.4))
+    figure, ax = plt.subplots(figsize=(7.5, 3.4))
     few = len(x) <= 12
     if unknown := set(intervals or ()) - set(curves):
         raise ValueError(f"there are intervals for {', '.join(sorted(unknown))}, but no such curve")
@@ -253,7 +256,11 @@ def show_curves(
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend()
-    plt.show()
+    if file is None:
+        plt.show()
+        return
+    figure.savefig(file, format="png")
+    plt.close(figure)
 
 
 @matplotlib.rc_context(_STYLE)

@@ -51,22 +51,24 @@ from course_lib.finetuning import PackedExamples, add_chat_format, answer_loss, 
 from course_lib.finetuning.chats import write_chat
 from course_lib.inference import Sampling, roll_out
 from course_lib.pretraining import PretrainingConfig, Trainer, shakespeare_model
+from course_lib.pretraining.checkpoints import mended
 from course_lib.pretraining.evaluation import as_in_use
 from course_lib.tasks.instructions import replies
 from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "LIMIT", "POLICY", "TRAINING", "Lines", "Look", "ask", "compared", "comparisons", "human_reward", "learned_reward",
-    "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reward_model", "reward_trainer",
-    "supervised", "supervised_trainer", "test_prompts", "unleashed", "written_pairs",
+    "DPO", "LIMIT", "POLICY", "TRAINING", "Lines", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
+    "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "lines", "look", "path", "policy_trainer",
+    "preference_trainer", "read_reply", "reply", "reward_model", "reward_trainer", "supervised", "supervised_trainer",
+    "test_prompts", "unleashed", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
 _PROMPT = 24  # tokens
-_ROW = _PROMPT + LIMIT + 1  # a reply that was cut off is given an end to be compared
+_ROW = _PROMPT + LIMIT + 1  # a prompt, and a reply that was cut off and is given an end to be compared
 _N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 120  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
@@ -110,6 +112,7 @@ class Lines(NamedTuple):
     compared: list[str]  # two replies of the model to each are compared
     asked: list[str]  # the policy writes replies to these, to learn from their rewards
     test: list[str]  # of three plays that nothing was trained on
+    judged: list[str]  # more of them: choices between replies to these test the reward model
 
 
 @cache
@@ -119,8 +122,8 @@ def lines() -> Lines:
     for pairs in (train, held_out):
         random.Random(0).shuffle(pairs)
     taught, rest = train[:_N_SUPERVISED], [line for line, _ in train[_N_SUPERVISED:] if len(ask(line)) <= _PROMPT]
-    test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT][:_N_TEST]
-    return Lines(taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test)
+    test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT]
+    return Lines(taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test[:_N_TEST], test[_N_TEST:])
 
 
 def test_prompts() -> list[list[int]]:
@@ -139,7 +142,9 @@ def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     ]
     rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
     seed_everything(0)
-    return Trainer(model.requires_grad_(), rows, None, _SUPERVISED, _folder("supervised"), loss=answer_loss), tokenizer
+    return Trainer(
+        model.requires_grad_(), rows, None, _SUPERVISED, mended(_folder("supervised")), loss=answer_loss
+    ), tokenizer
 
 
 def supervised() -> tuple[TransformerLM, Tokenizer]:
@@ -158,15 +163,31 @@ def written_pairs(model: TransformerLM, asked: Sequence[str], seed: int = 0) -> 
 
 def comparisons() -> list[Comparison]:
     """Return what raters, one for each pair, prefer of the pairs that the supervised model writes."""
-    folder = _folder("comparisons")
 
-    def make(stage: Path) -> Path:
-        (stage / "run").mkdir()
-        write_comparisons(stage / "run" / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
-        return stage / "run"
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
 
-    assets.ensure(folder, partial(_fault, read=lambda path: read_comparisons(path / _CHOICES)), make, room=10_000_000)
-    return read_comparisons(folder / _CHOICES)
+    return assets.keep(comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000)
+
+
+def fresh_comparisons() -> list[Comparison]:
+    """Return such choices on some 500 further lines of the plays on which nothing was trained, to judge a reward model by."""
+    return rated_comparisons(written_pairs(supervised()[0], lines().judged))
+
+
+def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
+    """Return the probability (comparison,) that the reward model gives to the second reply of each, of being chosen."""
+    of_first, of_second = (
+        rewards(reward_model(), [_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)])
+        for shown in zip(*((one.first, one.second) for one in choices), strict=True)
+    )
+    return (of_second - of_first).sigmoid()
+
+
+def comparisons_folder() -> Path:
+    """Return where the comparisons are kept."""
+    return _folder("comparisons")
 
 
 def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
@@ -181,7 +202,9 @@ def reward_trainer() -> Trainer:
     model, _ = supervised()
     rows = compared(comparisons(), model.config.vocab_size)
     seed_everything(0)
-    return Trainer(RewardModel(model.requires_grad_()), rows, None, _REWARD, _folder("reward"), loss=preference_loss)
+    return Trainer(
+        RewardModel(model.requires_grad_()), rows, None, _REWARD, mended(_folder("reward")), loss=preference_loss
+    )
 
 
 @cache
@@ -212,7 +235,7 @@ def policy_trainer(
     )
     seed_everything(seed)
     training = replace(training, seed=seed)
-    folder = _folder("policy", [method, asdict(policy), asdict(training)]) if kept else None
+    folder = mended(_folder("policy", [method, asdict(policy), asdict(training)])) if kept else None
     kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
     kind, prepare = kinds[method]
     return kind(
@@ -255,6 +278,17 @@ def human_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[in
     return torch.tensor([rate(read_reply(answer)).mean() for answer in answers])
 
 
+class Replies(NamedTuple):
+    """What a policy replies to the test's lines, one reply to each, and what each is worth: tensors (line,)."""
+
+    answers: list[list[int]]
+    reward: Tensor  # learned
+    human: Tensor
+    wins: Tensor  # 1 where people like it better than the supervised model's, ½ where both are worth the same
+    kl: Tensor  # log-probability less the supervised model's: the mean estimates the KL in nats a reply
+    length: Tensor  # tokens
+
+
 @dataclass(frozen=True)
 class Look:
     """A policy on the test's lines, one reply to each: means."""
@@ -268,7 +302,12 @@ class Look:
 
 
 def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
-    """Return how `policy` replies to the test's lines. `seed` draws the replies."""
+    """Return how `policy` replies to the test's lines, in the mean. `seed` draws the replies."""
+    return Look(step, *(values.mean().item() for values in reply(policy, seed)[1:]))
+
+
+def reply(policy: TransformerLM, seed: int = 0) -> Replies:
+    """Return what `policy` replies to the test's lines. `seed` draws the replies."""
     reference, prompts = _reference(), test_prompts()
     answers = _write(policy, prompts, 1, seed)
     human = human_reward(prompts, answers)
@@ -277,25 +316,22 @@ def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
     with as_in_use(policy), as_in_use(reference):
         log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
     wins = (human > others).double() + (human == others).double() / 2
-    means = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
-    return Look(step, *(values.double().mean().item() for values in means))
+    worth = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
+    return Replies(answers, *(values.cpu().double() for values in worth))
 
 
 def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
     """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
     recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
-    folder = _folder(f"path-{method}-{seed}", recipe)
 
-    def make(stage: Path) -> Path:
+    def write(folder: Path) -> None:
         run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
         policy = run.model.body if method == "ppo" else run.model
         looks = [_first_look(seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
-        return _keep(stage, looks)
+        _keep(folder, looks)
 
-    read = partial(_kept, kind=Look)
-    assets.ensure(folder, partial(_fault, read=read), make, room=1_000_000)
-    return read(folder)
+    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
 
 
 def unleashed(seed: int = 0) -> list[PolicyReport]:
@@ -303,12 +339,10 @@ def unleashed(seed: int = 0) -> list[PolicyReport]:
     policy, training = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=1.5e-3)
     folder = _folder(f"unleashed-{seed}", [asdict(policy), asdict(training)])
 
-    def make(stage: Path) -> Path:
-        return _keep(stage, list(policy_trainer("grpo", seed, policy, training)))
+    def write(folder: Path) -> None:
+        _keep(folder, list(policy_trainer("grpo", seed, policy, training)))
 
-    read = partial(_kept, kind=PolicyReport)
-    assets.ensure(folder, partial(_fault, read=read), make, room=1_000_000)
-    return read(folder)
+    return assets.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
 
 
 # ---------------------------------------------------------------- helpers
@@ -324,10 +358,9 @@ def _reference() -> TransformerLM:
     return supervised()[0].requires_grad_(False)
 
 
-def _keep(stage: Path, records: Sequence[object]) -> Path:
-    (stage / "run").mkdir()
-    (stage / "run" / _RECORDS).write_text(json.dumps([asdict(one) for one in records]), encoding="utf-8")
-    return stage / "run"
+def _keep(folder: Path, records: Sequence[object]) -> None:
+    folder.mkdir()
+    (folder / _RECORDS).write_text(json.dumps([asdict(one) for one in records]), encoding="utf-8")
 
 
 def _kept(folder: Path, kind: type) -> list:
@@ -365,12 +398,3 @@ def _folder(name: str, recipe: object = None) -> Path:
     stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
     numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
     return assets.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])
-
-
-def _fault(folder: Path, read) -> str | None:
-    """Return what is wrong with what is kept in `folder`, or None."""
-    try:
-        read(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"it cannot be read: {error}"
-    return None

@@ -24,6 +24,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -47,6 +48,7 @@ __all__ = [
     "checkpoint_path",
     "list_checkpoints",
     "load_model",
+    "mended",
     "read_lines",
     "read_state",
     "restore",
@@ -247,6 +249,30 @@ def load_model(checkpoint: str | Path, device: torch.device | str | None = None)
     model.to_empty(device=pick_device() if device is None else device)
     _fill(model, path.parent)
     return model.requires_grad_(False).eval()
+
+
+def mended(folder: Path) -> Path:
+    """Return `folder`, and remove its newest checkpoints first as long as they are damaged, with a warning that names each.
+
+    So a run goes on from the newest sound one that can be gone on from, or begins anew.
+    """
+    for checkpoint in reversed(list_checkpoints(folder)):
+        try:
+            _read_all(checkpoint)
+        except (FileNotFoundError, ValueError) as error:
+            shutil.rmtree(checkpoint)
+            warnings.warn(f"{checkpoint} was removed: {error}", stacklevel=2)
+        else:
+            break
+    return folder
+
+
+def _read_all(checkpoint: Path) -> None:
+    read_lines(checkpoint)
+    for kind in ("model", "optimizer"):
+        stored = _Stored(checkpoint, kind)
+        for name, shape in stored.shapes.items():
+            stored.read_into(torch.empty(shape), name)
 
 
 def _fill(model: TransformerLM, checkpoint: Path) -> None:

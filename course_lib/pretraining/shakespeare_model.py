@@ -5,19 +5,19 @@ later lesson gets it made there, by the same steps.
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-
-from filelock import FileLock
 
 from course_lib import assets
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenShards, shakespeare, write_shards
 from course_lib.devices import pick_device, seed_everything
+from course_lib.pretraining.checkpoints import mended
 from course_lib.pretraining.config import PretrainingConfig
 from course_lib.pretraining.trainer import Trainer
 from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer, train_bpe
 
-__all__ = ["MODEL", "TRAINING", "pretrained", "trainer"]
+__all__ = ["MODEL", "TRAINING", "pretrained", "tokenizer_folder", "trainer"]
 
 MODEL = TransformerConfig(
     vocab_size=2048, d_model=192, n_layers=3, n_heads=6, d_ff=768, context_length=128,
@@ -27,22 +27,28 @@ TRAINING = PretrainingConfig(
     n_steps=1300, batch_size=8, learning_rate=0.006, muon_learning_rate=0.02, warmup=20, evaluate_every=260,
     checkpoint_every=65,
 )  # fmt: skip
+_ROOM = 20_000_000  # bytes on disk
+
+
+def tokenizer_folder() -> Path:
+    """Return the folder of the model's tokenizer, which is made first if need be."""
+    texts = (work.text for work in shakespeare.split()[0])
+    folder = _folder() / "tokenizer"
+    assets.keep(folder, lambda path: save_tokenizer(train_bpe(texts, MODEL.vocab_size), path), load_tokenizer, _ROOM)
+    return folder
 
 
 def trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that makes the model, and its tokenizer. One that was interrupted goes on; a finished one is done."""
-    training, held_out = shakespeare.split()
+    tokenizer = load_tokenizer(tokenizer_folder())
     folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "tokenizer").exists():
-            save_tokenizer(train_bpe((work.text for work in training), MODEL.vocab_size), folder / ".tokenizer")
-            (folder / ".tokenizer").rename(folder / "tokenizer")  # whole, or not there
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        shards = [_shards(folder / name, works, tokenizer) for name, works in (("train", training), ("test", held_out))]
+    shards = [
+        _shards(folder / name, works, tokenizer)
+        for name, works in zip(("train", "test"), shakespeare.split(), strict=True)
+    ]
     seed_everything(0)
     model = TransformerLM(MODEL).to(pick_device())
-    return Trainer(model, *shards, TRAINING, folder / "checkpoints"), tokenizer
+    return Trainer(model, *shards, TRAINING, mended(folder / "checkpoints")), tokenizer
 
 
 def pretrained() -> tuple[TransformerLM, Tokenizer]:
@@ -58,4 +64,4 @@ def _folder() -> Path:
 
 
 def _shards(folder: Path, works: list[shakespeare.Work], tokenizer: Tokenizer) -> TokenShards:
-    return TokenShards(folder) if folder.exists() else write_shards((w.text for w in works), tokenizer, folder)
+    return assets.keep(folder, partial(write_shards, (w.text for w in works), tokenizer), TokenShards, _ROOM)
