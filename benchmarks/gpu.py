@@ -126,9 +126,8 @@ def lives(device: torch.device) -> None:
     """Lesson 04's model, and what lesson 06 makes of it."""
     start = time.perf_counter()
     run, _ = shakespeare_model.trainer()
-    for report in run:
-        pass
-    print(f"lesson 04's model: {time.perf_counter() - start:.0f} s, {report.validation_loss:.2f} nats a token")
+    *_, last = run
+    print(f"lesson 04's model: {time.perf_counter() - start:.0f} s, {last.validation_loss:.2f} nats a token")
     start = time.perf_counter()
     kind_replies.reward_model()
     print(f"supervised, comparisons, reward model: {time.perf_counter() - start:.0f} s")
@@ -137,9 +136,8 @@ def lives(device: torch.device) -> None:
         start = time.perf_counter()
         *_, last = policy
         took = (time.perf_counter() - start) / last.n_steps
-        print(
-            f"{method}: {took:.2f} s a step, learned reward {policy.history[0].reward:+.2f} to {last.reward:+.2f}, KL {last.kl:.1f}"
-        )
+        reward = f"{policy.history[0].reward:+.2f} to {last.reward:+.2f}"
+        print(f"{method}: {took:.2f} s a step, learned reward {reward}, KL {last.kl:.1f}")
 
 
 def main() -> None:
