@@ -405,3 +405,55 @@ def test_a_damaged_read_only_cache_says_so(wheelhouse):
     assert f"{path} holds" in errors
     assert "Read-only file system" in errors
     assert "set COURSE_CACHE" in errors
+
+
+# ---------------------------------------------------------------- what the course makes itself
+
+
+def keep(folder: Path, made: list[Path], content: str = "3\n1\n4\n") -> list[int]:
+    """Keep numbers in a folder, and note when they are written."""
+
+    def write(path: Path) -> None:
+        made.append(path)
+        path.mkdir()
+        (path / "numbers.txt").write_text(content)
+
+    return assets.keep(folder, write, lambda path: list(map(int, (path / "numbers.txt").read_text().split())), room=100)
+
+
+def test_what_is_kept_is_made_once_and_its_seconds_are_known(tmp_path):
+    folder, made = tmp_path / "cache" / "numbers", []
+    assert keep(folder, made) == keep(folder, made) == [3, 1, 4]
+    assert len(made) == 1 and 0 < assets.seconds_to_make(folder) < 10
+    assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")] == ["numbers"]
+
+
+@pytest.mark.parametrize("damage", ["3\n1\n", "three", "3\n1\n5\n", None])
+def test_what_is_kept_is_made_anew_when_it_is_damaged(tmp_path, damage):
+    folder, made = tmp_path / "numbers", []
+    keep(folder, made)
+    (folder / "numbers.txt").unlink()
+    if damage is not None:
+        (folder / "numbers.txt").write_text(damage)
+    assert keep(folder, made) == [3, 1, 4] and len(made) == 2
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "{}", '{"seconds": 1}'])
+def test_a_damaged_note_of_the_making_is_damage(tmp_path, note):
+    folder, made = tmp_path / "numbers", []
+    keep(folder, made)
+    (folder / "made.json").write_text(note)
+    assert keep(folder, made) == [3, 1, 4] and len(made) == 2 and assets.seconds_to_make(folder) is not None
+
+
+def test_what_was_kept_before_its_making_was_noted_is_read(tmp_path):
+    folder, made = tmp_path / "numbers", []
+    keep(folder, made)
+    (folder / "made.json").unlink()
+    assert keep(folder, made) == [3, 1, 4] and len(made) == 1 and assets.seconds_to_make(folder) is None
+
+
+def test_what_cannot_be_read_when_it_has_been_made_is_an_error(tmp_path):
+    with pytest.raises(AssetError, match="no better: it cannot be read: invalid literal"):
+        keep(tmp_path / "numbers", [], content="three")
+    assert not (tmp_path / "numbers").exists()

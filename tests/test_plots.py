@@ -100,6 +100,13 @@ def test_curves_carry_their_numbers_and_two_cues():
     assert first.get_color() != second.get_color() and first.get_linestyle() != second.get_linestyle()
 
 
+def test_curves_can_be_a_file_that_is_the_same_every_time(tmp_path):
+    for name in ("a", "b"):
+        plots.show_curves([1, 2, 4], {"a": [1, 2, 3]}, xlabel="x", ylabel="y", file=tmp_path / name)
+    first, second = ((tmp_path / name).read_bytes() for name in ("a", "b"))
+    assert first == second and first.startswith(b"\x89PNG") and not plt.get_fignums()
+
+
 def test_a_height_and_an_x_can_be_marked():
     plots.show_curves([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", level=(1.5, "bound"), edge=(2, "trained to here"))
     ax = plt.gcf().axes[0]

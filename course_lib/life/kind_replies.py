@@ -58,10 +58,10 @@ from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "LIMIT", "POLICY", "TRAINING", "Lines", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
+    "DPO", "FAST", "LIMIT", "POLICY", "TRAINING", "UNLEASHED", "Lines", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
     "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "lines", "look", "path", "policy_trainer",
     "preference_trainer", "read_reply", "reply", "reward_model", "reward_trainer", "supervised", "supervised_trainer",
-    "test_prompts", "unleashed", "written_pairs",
+    "test_prompts", "unleashed", "unleashed_trainer", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
@@ -82,8 +82,10 @@ TRAINING = PretrainingConfig(
     decay=0.0, checkpoint_every=12,
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
+UNLEASHED, FAST = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=2e-3)
 DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=_ROW)
 _CHOICES, _RECORDS, _AT_ONCE = "choices.jsonl", "records.json", 200  # file names; prompts
+_N_HASTY, _HASTY = 400, replace(_REWARD, n_steps=40)  # choices, for a reward model that is easily deceived
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
 
@@ -221,7 +223,7 @@ def policy_trainer(
     *,
     kept: bool = False,
 ) -> GRPOTrainer | PPOTrainer:
-    """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the reward model.
+    """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the learned reward, or another one.
 
     Its reports have the human reward beside the learned one. `kept`: it has a folder in the cache, and goes on there.
     """
@@ -239,7 +241,7 @@ def policy_trainer(
     kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
     kind, prepare = kinds[method]
     return kind(
-        prepare(model.requires_grad_()), rows, learned_reward, policy, training, folder,
+        prepare(model.requires_grad_()), rows, reward or learned_reward, policy, training, folder,
         stop_ids=tokenizer.end_ids, true_reward=human_reward,
     )  # fmt: skip
 
@@ -263,12 +265,16 @@ def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingCo
 # ---------------------------------------------------------------- what replies are worth
 
 
-def learned_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Return what the reward model says of each answer (row,); one that does not end gets 1 less."""
+def learned_reward(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, hasty: bool = False
+) -> Tensor:
+    """Return what the reward model, or the `hasty` one, says of each answer (row,); one that does not end gets 1 less."""
     end_ids = _letters().end_ids
     unended = torch.tensor([answer[-1] not in end_ids for answer in answers])
     return (
-        rewards(reward_model(), [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
+        rewards(
+            reward_model(hasty=hasty), [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        )
         + _UNENDED * unended
     )
 
@@ -334,13 +340,17 @@ def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
     return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
 
 
+def unleashed_trainer(seed: int = 0) -> GRPOTrainer:
+    """Return the Trainer of GRPO without a leash, at three times the rate, against the hasty reward model."""
+    return policy_trainer("grpo", seed, UNLEASHED, FAST, reward=partial(learned_reward, hasty=True))
+
+
 def unleashed(seed: int = 0) -> list[PolicyReport]:
-    """Return the reports of GRPO without a leash, at twice the rate, until the reward model is deceived; kept."""
-    policy, training = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=1.5e-3)
-    folder = _folder(f"unleashed-{seed}", [asdict(policy), asdict(training)])
+    """Return the reports of `unleashed_trainer`, which is run if need be; kept."""
+    folder = _folder(f"unleashed-{seed}", [asdict(UNLEASHED), asdict(FAST), _N_HASTY, asdict(_HASTY)])
 
     def write(folder: Path) -> None:
-        _keep(folder, list(policy_trainer("grpo", seed, policy, training)))
+        _keep(folder, list(unleashed_trainer(seed)))
 
     return assets.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
 

@@ -186,8 +186,7 @@ The seconds are those that each stage's own log counts, of trained stages those 
 
 {_table(("after", "bits a byte"), ((name, f"{bits:.3f}") for name, bits in scores.bits.items()))}
 
-Fewer are better; on {len(shakespeare.HELD_OUT)} plays that were held out. Who is taught to reply forgets some of how plays
-go on.
+Fewer are better. The text is that of {len(shakespeare.HELD_OUT)} plays that were held out, as it stands: it is no chat.
 
 ## The reward model
 
@@ -237,15 +236,25 @@ def _changes(before: Replies, after: Replies) -> str:
 
 def _samples(before: Replies, after: Replies) -> str:
     rows = [
-        (line, *(f"{kind_replies.read_reply(one.answers[i]).strip()} ({one.human[i]:.2f})" for one in (before, after)))
+        (line, *(f"{_quoted(one.answers[i])} ({_number(one.human[i])})" for one in (before, after)))
         for i, line in enumerate(kind_replies.lines().test[:_N_SAMPLES])
     ]
     return _table(("line", "reply before (human rating)", "after"), rows)
 
 
+def _quoted(answer: list[int]) -> str:
+    """Return a reply as Markdown shows it sign by sign."""
+    words = kind_replies.read_reply(answer).replace("`", "'").split()
+    return f"`{' '.join(words)}`" if words else "(nothing)"
+
+
 def _with_interval(values: Tensor) -> str:
     low, high = bootstrap_interval(values)
-    return f"{values.mean().item():.2f} [{low:.2f}, {high:.2f}]".replace("-", "−")
+    return f"{_number(values.mean())} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: Tensor | float) -> str:
+    return f"{value:z.2f}".replace("-", "−")
 
 
 def _share_interval(share: float, n: int) -> tuple[float, float]:

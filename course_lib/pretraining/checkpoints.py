@@ -26,13 +26,14 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -254,25 +255,30 @@ def load_model(checkpoint: str | Path, device: torch.device | str | None = None)
 def mended(folder: Path) -> Path:
     """Return `folder`, and remove its newest checkpoints first as long as they are damaged, with a warning that names each.
 
-    So a run goes on from the newest sound one that can be gone on from, or begins anew.
+    So a run goes on from the newest that it can go on from, or begins anew. While a Trainer writes into `folder`, nothing is
+    removed.
     """
-    for checkpoint in reversed(list_checkpoints(folder)):
-        try:
-            _read_all(checkpoint)
-        except (FileNotFoundError, ValueError) as error:
-            shutil.rmtree(checkpoint)
-            warnings.warn(f"{checkpoint} was removed: {error}", stacklevel=2)
-        else:
-            break
+    if _fault_of_newest(folder) is None:
+        return folder  # and it may lie where nothing can be written
+    with suppress(Timeout), FileLock(folder / ".lock", timeout=0):
+        while fault := _fault_of_newest(folder):
+            shutil.rmtree(list_checkpoints(folder)[-1])
+            warnings.warn(f"a damaged checkpoint was removed: {fault}", stacklevel=2)
     return folder
 
 
-def _read_all(checkpoint: Path) -> None:
-    read_lines(checkpoint)
-    for kind in ("model", "optimizer"):
-        stored = _Stored(checkpoint, kind)
-        for name, shape in stored.shapes.items():
-            stored.read_into(torch.empty(shape), name)
+def _fault_of_newest(folder: Path) -> str | None:
+    """Return what is wrong with the newest checkpoint in `folder`, or None, also if there is none."""
+    found = list_checkpoints(folder)
+    try:
+        for checkpoint in found[-1:]:
+            read_lines(checkpoint)
+            for stored in (_Stored(checkpoint, "model"), _Stored(checkpoint, "optimizer")):
+                for name, shape in stored.shapes.items():
+                    stored.read_into(torch.empty(shape), name)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _fill(model: TransformerLM, checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from small_corpus import write_small_corpus
 from tiny_run import CONFIG, finish, forget, new_model
@@ -176,3 +177,45 @@ def test_checkpoints_from_before_there_were_checksums_go_on_loading(run, train, 
     with single_thread():
         resumed = finish(Trainer(new_model(9), train, None, CONFIG, folder))
     assert [report.loss for report in resumed.history] == [r.loss for r in read_history(list_checkpoints(run)[-1])]
+
+
+# ---------------------------------------------------------------- a folder that mends itself
+
+
+@pytest.fixture
+def folder(run, tmp_path) -> Path:
+    """A copy of the whole run, to be damaged."""
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "state.json", "model.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_damaged_newest_checkpoint_is_removed_and_the_run_ends_the_same(run, train, folder, name, gone):
+    whole, damaged = list_checkpoints(run)[-1], list_checkpoints(folder)[-1] / name
+    content = damaged.read_bytes()
+    damaged.unlink()
+    if not gone:
+        middle = len(content) // 2
+        damaged.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.warns(UserWarning, match=r"a damaged checkpoint was removed: .+step-000004"):
+        mended = training_checkpoints.mended(folder)
+    assert mended == folder and [path.name for path in list_checkpoints(folder)] == ["step-000000", "step-000003"]
+    with single_thread():
+        finish(Trainer(new_model(), train, None, CONFIG, mended))
+    assert read(list_checkpoints(folder)[-1])[:2] == read(whole)[:2]
+
+
+@pytest.mark.filterwarnings("ignore:a damaged checkpoint was removed")
+def test_where_no_checkpoint_can_be_gone_on_from_the_run_begins_anew(folder):
+    for checkpoint in list_checkpoints(folder):
+        (checkpoint / "optimizer.safetensors").unlink(missing_ok=True)
+    assert list_checkpoints(training_checkpoints.mended(folder)) == []
+
+
+def test_nothing_is_removed_that_is_whole_or_being_written(folder, tmp_path):
+    whole = list_checkpoints(folder)
+    assert list_checkpoints(training_checkpoints.mended(folder)) == whole
+    assert not list(training_checkpoints.mended(tmp_path / "nowhere").parent.glob("nowhere"))
+    (whole[-1] / "state.json").unlink()
+    with FileLock(folder / ".lock"):
+        assert list_checkpoints(training_checkpoints.mended(folder)) == whole
