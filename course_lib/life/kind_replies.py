@@ -43,6 +43,7 @@ from course_lib.alignment import (
 )
 from course_lib.alignment.policy import answer_rows
 from course_lib.alignment.preferences import read_comparisons, write_comparisons
+from course_lib.alignment.reinforcement import Reward
 from course_lib.architecture import TransformerLM
 from course_lib.corpora import shakespeare
 from course_lib.corpora.packing import IGNORED
@@ -58,10 +59,11 @@ from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "FAST", "LIMIT", "POLICY", "TRAINING", "UNLEASHED", "Lines", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
-    "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "lines", "look", "path", "policy_trainer",
-    "preference_trainer", "read_reply", "reply", "reward_model", "reward_trainer", "supervised", "supervised_trainer",
-    "test_prompts", "unleashed", "unleashed_trainer", "written_pairs",
+    "DPO", "FAST", "LIMIT", "POLICY", "TRAINING", "UNLEASHED", "Lines", "Look", "Replies", "ask",
+    "choice_probabilities", "compared", "comparisons", "comparisons_folder", "fresh_comparisons", "human_reward",
+    "learned_reward", "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reply",
+    "reward_model", "reward_trainer", "supervised", "supervised_trainer", "test_prompts", "unleashed",
+    "unleashed_trainer", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
@@ -199,20 +201,20 @@ def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
     return AnswerPairs(firsts, seconds, [one.choice for one in choices], _ROW, vocab_size)
 
 
-def reward_trainer() -> Trainer:
-    """Return the Trainer of the reward model, which begins as the supervised one."""
+def reward_trainer(*, hasty: bool = False) -> Trainer:
+    """Return the Trainer of the reward model, which begins as the supervised one; of a `hasty` one, from 400 choices."""
     model, _ = supervised()
-    rows = compared(comparisons(), model.config.vocab_size)
+    choices, config = (comparisons()[:_N_HASTY], _HASTY) if hasty else (comparisons(), _REWARD)
+    rows = compared(choices, model.config.vocab_size)
     seed_everything(0)
-    return Trainer(
-        RewardModel(model.requires_grad_()), rows, None, _REWARD, mended(_folder("reward")), loss=preference_loss
-    )
+    folder = _folder("hasty-reward", asdict(_HASTY)) if hasty else _folder("reward")
+    return Trainer(RewardModel(model.requires_grad_()), rows, None, config, mended(folder), loss=preference_loss)
 
 
 @cache
-def reward_model() -> RewardModel:
-    """Return the reward model, trained first if need be."""
-    return _done(reward_trainer()).eval().requires_grad_(False)
+def reward_model(*, hasty: bool = False) -> RewardModel:
+    """Return the reward model, trained first if need be; or the `hasty` one."""
+    return _done(reward_trainer(hasty=hasty)).eval().requires_grad_(False)
 
 
 def policy_trainer(
@@ -221,6 +223,7 @@ def policy_trainer(
     policy: PolicyConfig = POLICY,
     training: PretrainingConfig = TRAINING,
     *,
+    reward: Reward | None = None,
     kept: bool = False,
 ) -> GRPOTrainer | PPOTrainer:
     """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the learned reward, or another one.
