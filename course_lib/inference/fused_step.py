@@ -85,7 +85,7 @@ class FusedStep:
         for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
             torch.mv(to_qkv, normalise(norm), out=qkv)
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
-            x.addmv_(output, F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).view(-1))
+            x.addmv_(output, F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).reshape(-1))
             torch.mv(to_up, normalise(ff_norm), out=up)
             x.addmv_(down, F.silu(gate, inplace=True).mul_(value))
         return normalise(self.final_norm)

@@ -5,6 +5,5 @@ Read in this order:
 - `kind_replies`: the model of lesson 04 learns to reply, and then to reply as people like it
 - `stages`: the stages of a life, one after the other, each kept and gone on with
 - `report`: the report card, what a life cost and what came of it
-
-`python -m course_lib.life --out report`, in `__main__`, goes through all of it.
+- `__main__`: the command line
 """

@@ -30,6 +30,7 @@ from course_lib.alignment import (
     GRPOTrainer,
     PolicyAndCritic,
     PolicyConfig,
+    PolicyReport,
     PPOTrainer,
     PreferencePairs,
     Prompts,
@@ -42,6 +43,7 @@ from course_lib.alignment import (
 )
 from course_lib.alignment.policy import answer_rows
 from course_lib.alignment.preferences import read_comparisons, write_comparisons
+from course_lib.alignment.reinforcement import Reward
 from course_lib.architecture import TransformerLM
 from course_lib.corpora import shakespeare
 from course_lib.corpora.packing import IGNORED
@@ -57,18 +59,19 @@ from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "LIMIT", "POLICY", "TRAINING", "Look", "Replies", "ask", "choice_probabilities", "compared", "comparisons",
-    "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "look", "path", "policy_trainer",
-    "preference_trainer", "read_reply", "reply", "reward_model", "reward_trainer", "supervised", "supervised_trainer",
-    "test_lines", "test_prompts", "written_pairs",
+    "DPO", "FAST", "LIMIT", "POLICY", "TRAINING", "UNLEASHED", "Lines", "Look", "Replies", "ask",
+    "choice_probabilities", "compared", "comparisons", "comparisons_folder", "fresh_comparisons", "human_reward",
+    "learned_reward", "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reply",
+    "reward_model", "reward_trainer", "supervised", "supervised_trainer", "test_prompts", "unleashed",
+    "unleashed_trainer", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
 _PROMPT = 24  # tokens
-_ROW = _PROMPT + LIMIT + 1  # a prompt and a reply that was cut off and then given an end
-_N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 200  # replies, pairs of replies, lines of plays that are held out
+_ROW = _PROMPT + LIMIT + 1  # a prompt, and a reply that was cut off and is given an end to be compared
+_N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 120  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
 )  # fmt: skip
@@ -77,12 +80,14 @@ _REWARD = PretrainingConfig(
     checkpoint_every=40,
 )  # fmt: skip
 TRAINING = PretrainingConfig(
-    n_steps=25, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
-    decay=0.0, checkpoint_every=25,
+    n_steps=24, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
+    decay=0.0, checkpoint_every=12,
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
-DPO = replace(TRAINING, n_steps=40, batch_size=16, context_length=_ROW)
-_CHOICES, _LOOKS, _AT_ONCE = "choices.jsonl", "looks.json", 200  # file names; prompts
+UNLEASHED, FAST = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=2e-3)
+DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=_ROW)
+_CHOICES, _RECORDS, _AT_ONCE = "choices.jsonl", "records.json", 200  # file names; prompts
+_N_HASTY, _HASTY = 400, replace(_REWARD, n_steps=40)  # choices, for a reward model that is easily deceived
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
 
@@ -104,25 +109,30 @@ def read_reply(ids: Sequence[int]) -> str:
     return _letters().decode([i for i in ids if i not in _letters().end_ids])
 
 
+class Lines(NamedTuple):
+    """Lines of plays, no line for two purposes."""
+
+    taught: list[tuple[str, str]]  # with the reply in the play
+    compared: list[str]  # two replies of the model to each are compared
+    asked: list[str]  # the policy writes replies to these, to learn from their rewards
+    test: list[str]  # of three plays that nothing was trained on
+    judged: list[str]  # more of them: choices between replies to these test the reward model
+
+
 @cache
-def _lines() -> tuple[list[tuple[str, str]], list[str], list[str], list[str], list[str]]:
-    """Return replies to be taught, and lines for what is compared, what the policy is asked, the test, and a second test."""
+def lines() -> Lines:
+    """Return what is said in the plays, as far as it fits into a prompt, in an order drawn once and for all."""
     train, held_out = (replies(works) for works in shakespeare.split())
     for pairs in (train, held_out):
         random.Random(0).shuffle(pairs)
     taught, rest = train[:_N_SUPERVISED], [line for line, _ in train[_N_SUPERVISED:] if len(ask(line)) <= _PROMPT]
     test = [line for line, _ in held_out if len(ask(line)) <= _PROMPT]
-    return taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test[:_N_TEST], test[_N_TEST:]
+    return Lines(taught, rest[:_N_COMPARED], rest[_N_COMPARED:], test[:_N_TEST], test[_N_TEST:])
 
 
 def test_prompts() -> list[list[int]]:
-    """Return 200 lines (ids) of three plays on which nothing was trained."""
-    return list(map(ask, test_lines()))
-
-
-def test_lines() -> list[str]:
-    """Return the lines of `test_prompts`."""
-    return _lines()[3]
+    """Return 120 lines (ids) of three plays on which nothing was trained."""
+    return list(map(ask, lines().test))
 
 
 # ---------------------------------------------------------------- the stages
@@ -132,7 +142,7 @@ def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that teaches lesson 04's model to reply, and the tokenizer. A finished one is done."""
     model, tokenizer = add_chat_format(*shakespeare_model.pretrained())
     chats = [
-        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in _lines()[0]
+        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in lines().taught
     ]
     rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
     seed_everything(0)
@@ -147,10 +157,10 @@ def supervised() -> tuple[TransformerLM, Tokenizer]:
     return _done(run).eval(), tokenizer
 
 
-def written_pairs(model: TransformerLM, lines: list[str]) -> list[tuple[str, str, str]]:
-    """Return `lines`, each with two different replies that `model` writes to it."""
-    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, lines)), 2, seed=0)]
-    pairs = zip(lines, written[::2], written[1::2], strict=True)
+def written_pairs(model: TransformerLM, asked: Sequence[str], seed: int = 0) -> list[tuple[str, str, str]]:
+    """Return the lines `asked`, each with two different replies that `model` writes to it, drawn by `seed`."""
+    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, asked)), 2, seed)]
+    pairs = zip(asked, written[::2], written[1::2], strict=True)
     fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= _ROW for reply in pair[1:]))
     return [pair for pair in fits if pair[1] != pair[2]]
 
@@ -160,14 +170,14 @@ def comparisons() -> list[Comparison]:
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], _lines()[1])))
+        write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
 
     return assets.keep(comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000)
 
 
 def fresh_comparisons() -> list[Comparison]:
     """Return such choices on some 500 further lines of the plays on which nothing was trained, to judge a reward model by."""
-    return rated_comparisons(written_pairs(supervised()[0], _lines()[4]))
+    return rated_comparisons(written_pairs(supervised()[0], lines().judged))
 
 
 def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
@@ -191,20 +201,20 @@ def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
     return AnswerPairs(firsts, seconds, [one.choice for one in choices], _ROW, vocab_size)
 
 
-def reward_trainer() -> Trainer:
-    """Return the Trainer of the reward model, which begins as the supervised one."""
+def reward_trainer(*, hasty: bool = False) -> Trainer:
+    """Return the Trainer of the reward model, which begins as the supervised one; of a `hasty` one, from 400 choices."""
     model, _ = supervised()
-    rows = compared(comparisons(), model.config.vocab_size)
+    choices, config = (comparisons()[:_N_HASTY], _HASTY) if hasty else (comparisons(), _REWARD)
+    rows = compared(choices, model.config.vocab_size)
     seed_everything(0)
-    return Trainer(
-        RewardModel(model.requires_grad_()), rows, None, _REWARD, mended(_folder("reward")), loss=preference_loss
-    )
+    folder = _folder("hasty-reward", asdict(_HASTY)) if hasty else _folder("reward")
+    return Trainer(RewardModel(model.requires_grad_()), rows, None, config, mended(folder), loss=preference_loss)
 
 
 @cache
-def reward_model() -> RewardModel:
-    """Return the reward model, trained first if need be."""
-    return _done(reward_trainer()).eval().requires_grad_(False)
+def reward_model(*, hasty: bool = False) -> RewardModel:
+    """Return the reward model, trained first if need be; or the `hasty` one."""
+    return _done(reward_trainer(hasty=hasty)).eval().requires_grad_(False)
 
 
 def policy_trainer(
@@ -213,9 +223,10 @@ def policy_trainer(
     policy: PolicyConfig = POLICY,
     training: PretrainingConfig = TRAINING,
     *,
+    reward: Reward | None = None,
     kept: bool = False,
 ) -> GRPOTrainer | PPOTrainer:
-    """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the reward model.
+    """Return the Trainer of `method`, "grpo" or "ppo", from the supervised model against the learned reward, or another one.
 
     Its reports have the human reward beside the learned one. `kept`: it has a folder in the cache, and goes on there.
     """
@@ -223,7 +234,7 @@ def policy_trainer(
         raise ValueError(f"method must be grpo or ppo, not {method!r}")
     model, tokenizer = supervised()
     rows = Prompts(
-        [ask(line) for line in _lines()[2][: 4 * training.n_steps * training.batch_size]],
+        [ask(line) for line in lines().asked[: 4 * training.n_steps * training.batch_size]],
         _PROMPT,
         model.config.vocab_size,
     )
@@ -233,7 +244,7 @@ def policy_trainer(
     kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
     kind, prepare = kinds[method]
     return kind(
-        prepare(model.requires_grad_()), rows, learned_reward, policy, training, folder,
+        prepare(model.requires_grad_()), rows, reward or learned_reward, policy, training, folder,
         stop_ids=tokenizer.end_ids, true_reward=human_reward,
     )  # fmt: skip
 
@@ -257,12 +268,16 @@ def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingCo
 # ---------------------------------------------------------------- what replies are worth
 
 
-def learned_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Return what the reward model says of each answer (row,); one that does not end gets 1 less."""
+def learned_reward(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, hasty: bool = False
+) -> Tensor:
+    """Return what the reward model, or the `hasty` one, says of each answer (row,); one that does not end gets 1 less."""
     end_ids = _letters().end_ids
     unended = torch.tensor([answer[-1] not in end_ids for answer in answers])
     return (
-        rewards(reward_model(), [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
+        rewards(
+            reward_model(hasty=hasty), [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        )
         + _UNENDED * unended
     )
 
@@ -314,22 +329,41 @@ def reply(policy: TransformerLM, seed: int = 0) -> Replies:
     return Replies(answers, *(values.cpu().double() for values in worth))
 
 
-def path(method: str, seed: int = 0, every: int = 5) -> list[Look]:
+def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
     """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
     recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
 
     def write(folder: Path) -> None:
         run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
         policy = run.model.body if method == "ppo" else run.model
-        looks = [look(policy, 0, seed)]
+        looks = [_first_look(seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
-        folder.mkdir()
-        (folder / _LOOKS).write_text(json.dumps([asdict(one) for one in looks]), encoding="utf-8")
+        _keep(folder, looks)
 
-    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, _looks, room=1_000_000)
+    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
+
+
+def unleashed_trainer(seed: int = 0) -> GRPOTrainer:
+    """Return the Trainer of GRPO without a leash, at three times the rate, against the hasty reward model."""
+    return policy_trainer("grpo", seed, UNLEASHED, FAST, reward=partial(learned_reward, hasty=True))
+
+
+def unleashed(seed: int = 0) -> list[PolicyReport]:
+    """Return the reports of `unleashed_trainer`, which is run if need be; kept."""
+    folder = _folder(f"unleashed-{seed}", [asdict(UNLEASHED), asdict(FAST), _N_HASTY, asdict(_HASTY)])
+
+    def write(folder: Path) -> None:
+        _keep(folder, list(unleashed_trainer(seed)))
+
+    return assets.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
 
 
 # ---------------------------------------------------------------- helpers
+
+
+@cache
+def _first_look(seed: int) -> Look:
+    return look(_reference(), 0, seed)
 
 
 @cache
@@ -337,8 +371,13 @@ def _reference() -> TransformerLM:
     return supervised()[0].requires_grad_(False)
 
 
-def _looks(folder: Path) -> list[Look]:
-    return [Look(**one) for one in json.loads((folder / _LOOKS).read_text(encoding="utf-8"))]
+def _keep(folder: Path, records: Sequence[object]) -> None:
+    folder.mkdir()
+    (folder / _RECORDS).write_text(json.dumps([asdict(one) for one in records]), encoding="utf-8")
+
+
+def _kept(folder: Path, kind: type) -> list:
+    return [kind(**one) for one in json.loads((folder / _RECORDS).read_text(encoding="utf-8"))]
 
 
 def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed: int) -> list[list[int]]:

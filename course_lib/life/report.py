@@ -237,7 +237,7 @@ def _changes(before: Replies, after: Replies) -> str:
 def _samples(before: Replies, after: Replies) -> str:
     rows = [
         (line, *(f"{_quoted(one.answers[i])} ({_number(one.human[i])})" for one in (before, after)))
-        for i, line in enumerate(kind_replies.test_lines()[:_N_SAMPLES])
+        for i, line in enumerate(kind_replies.lines().test[:_N_SAMPLES])
     ]
     return _table(("line", "reply before (human rating)", "after"), rows)
 

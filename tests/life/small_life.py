@@ -39,7 +39,7 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def forget() -> None:
     """Let `kind_replies` remember nothing, as in a new process."""
-    for remembered in ("_letters", "_lines", "_reference", "reward_model"):
+    for remembered in ("_letters", "lines", "_first_look", "_reference", "reward_model"):
         getattr(kind_replies, remembered).cache_clear()
 
 

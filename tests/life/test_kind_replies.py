@@ -40,10 +40,10 @@ def test_an_unknown_method_is_refused(method):
 
 
 def test_lines_are_used_once_and_those_of_the_test_are_of_plays_that_were_held_out():
-    taught, *others = kind_replies._lines()
+    taught, *others = kind_replies.lines()
     of_training = {line for line, _ in taught} | set(others[0]) | set(others[1])
     assert not of_training & {line for lines in others[2:] for line in lines if len(line) > 25}
-    assert [kind_replies.ask(line) for line in kind_replies.test_lines()] == kind_replies.test_prompts()
+    assert [kind_replies.ask(line) for line in kind_replies.lines().test] == kind_replies.test_prompts()
     assert max(map(len, kind_replies.test_prompts())) <= kind_replies._PROMPT
 
 
@@ -138,7 +138,7 @@ def short(monkeypatch):
 def test_a_path_is_kept_and_made_anew_when_it_is_damaged(place, short, damage):
     found = kind_replies.path("grpo", seed=7, every=2)
     assert [one.step for one in found] == [0, 2, 4] and found[0].kl == pytest.approx(0, abs=1e-5)
-    (file,) = place.glob("replies-path-grpo-7-*/looks.json")
+    (file,) = place.glob("replies-path-grpo-7-*/records.json")
     kept = file.read_text()
     written = file.stat().st_mtime_ns
     assert kind_replies.path("grpo", seed=7, every=2) == found and file.stat().st_mtime_ns == written
