@@ -232,6 +232,10 @@ def policy_trainer(
     """
     if method not in ("grpo", "ppo"):
         raise ValueError(f"method must be grpo or ppo, not {method!r}")
+    if kept and reward is not None:
+        raise ValueError(
+            "a policy against another reward has no folder of its own to be kept in: leave kept or reward out"
+        )
     model, tokenizer = supervised()
     rows = Prompts(
         [ask(line) for line in lines().asked[: 4 * training.n_steps * training.batch_size]],

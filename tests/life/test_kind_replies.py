@@ -39,6 +39,11 @@ def test_an_unknown_method_is_refused(method):
         kind_replies.policy_trainer(method)
 
 
+def test_a_policy_against_another_reward_is_not_kept_in_the_place_of_the_usual_one():
+    with pytest.raises(ValueError, match="leave kept or reward out"):
+        kind_replies.policy_trainer("grpo", reward=kind_replies.human_reward, kept=True)
+
+
 def test_lines_are_used_once_and_those_of_the_test_are_of_plays_that_were_held_out():
     taught, *others = kind_replies.lines()
     of_training = {line for line, _ in taught} | set(others[0]) | set(others[1])

@@ -14,7 +14,7 @@ from small_life import forget, shrink, start
 
 from course_lib import assets
 from course_lib.devices import single_thread
-from course_lib.life import report
+from course_lib.life import kind_replies, report
 from course_lib.life.__main__ import main
 from course_lib.life.stages import STAGES, live
 from course_lib.pretraining import Trainer, list_checkpoints
@@ -105,7 +105,8 @@ def test_a_second_call_makes_nothing_again_and_the_same_report(lived, monkeypatc
     lines = capsys.readouterr().out.splitlines()
     assert [line[:15].strip() for line in lines] == [*NAMES, "report"]
     assert re.fullmatch(r"pretraining +\d+ s   step     8 of     8   loss +\d\.\d{3}", lines[1])
-    assert re.fullmatch(r"reinforcement +\d+ s   step    25 of    25   reward +-?\d\.\d\d", lines[5])
+    n = kind_replies.TRAINING.n_steps
+    assert re.fullmatch(rf"reinforcement +\d+ s   step    {n} of    {n}   reward +-?\d\.\d\d", lines[5])
     assert lines[6].endswith("report.md")
 
 
@@ -117,7 +118,7 @@ DAMAGED = (
     "replies-supervised-*/step-000006/state.json",
     "replies-comparisons-*/choices.jsonl",
     "replies-reward-*/step-000006/optimizer.safetensors",
-    "replies-policy-*/step-000025/model.safetensors",
+    f"replies-policy-*/step-{kind_replies.TRAINING.n_steps:06d}/model.safetensors",
     "life-scores-*/scores.json",
 )
 
