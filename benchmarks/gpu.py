@@ -62,10 +62,11 @@ def training(device: torch.device) -> None:
     text = TokenArray(tokens, SHAPE.vocab_size)
     for compiler in (None, "inductor"):
         config = PretrainingConfig(n_steps=24, batch_size=BATCH, muon_learning_rate=None, compile=compiler)
-        reports = list(Trainer(TransformerLM(SHAPE).to(device), text, None, config))[-10:]
+        run = Trainer(TransformerLM(SHAPE).to(device), text, None, config)
+        reports = list(run)[-10:]
         speed = sum(r.tokens_per_second for r in reports) / len(reports)
         print(
-            f"training, compile={compiler}: {speed:,.0f} tokens/s, MFU {reports[-1].mfu:.2f} of {_peak(reports):.0f} TFLOP/s"
+            f"training, compile={compiler}: {speed:,.0f} tokens/s, MFU {reports[-1].mfu:.2f} of {run.peak / 1e12:.0f} TFLOP/s"
         )
     model = peer(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -79,11 +80,6 @@ def training(device: torch.device) -> None:
         optimizer.zero_grad()
 
     print(f"training, transformers: {BATCH * SHAPE.context_length / seconds(step, device, 8):,.0f} tokens/s")
-
-
-def _peak(reports: list) -> float:
-    last = reports[-1]
-    return 6 * 134.5e6 * last.tokens_per_second / last.mfu / 1e12
 
 
 def writing(device: torch.device) -> None:
@@ -124,10 +120,11 @@ def is_written_alike(device: torch.device) -> int:
 
 def lives(device: torch.device) -> None:
     """Lesson 04's model, and what lesson 06 makes of it."""
-    start = time.perf_counter()
     run, _ = shakespeare_model.trainer()
-    *_, last = run
-    print(f"lesson 04's model: {time.perf_counter() - start:.0f} s, {last.validation_loss:.2f} nats a token")
+    for _ in run:
+        pass
+    last = run.history[-1]
+    print(f"lesson 04's model: {last.seconds:.0f} s of steps, {last.validation_loss:.2f} nats a token")
     start = time.perf_counter()
     kind_replies.reward_model()
     print(f"supervised, comparisons, reward model: {time.perf_counter() - start:.0f} s")

@@ -15,6 +15,7 @@ from course_lib.alignment.surrogate import Reduction
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.corpora.packing import IGNORED
+from course_lib.devices import autocast, pick_dtype
 from course_lib.finetuning.classification import LabelledTexts
 from course_lib.finetuning.rows import Rows
 from course_lib.pretraining.evaluation import as_in_use
@@ -93,7 +94,7 @@ class PreferencePairs(Rows):
 
 def _under(reference: TransformerLM, ids: Tensor, targets: Tensor) -> Tensor:
     device = reference.embedding.weight.device
-    with as_in_use(reference):
+    with as_in_use(reference), autocast(device, pick_dtype(device)):  # as the policy is trained
         batches = zip(*(part.to(device).split(64) for part in (ids, targets)), strict=True)
         found = [answer_log_probs(token_log_probs(reference, *batch), batch[1] != IGNORED).cpu() for batch in batches]
     return torch.cat(found)

@@ -81,6 +81,7 @@ class _PolicyTrainer(Trainer):
     """
 
     Report = PolicyReport
+    fewest_samples = 1
 
     def __init__(
         self,
@@ -98,7 +99,13 @@ class _PolicyTrainer(Trainer):
             raise ValueError("a policy that writes needs all its weights: take parallel='ddp'")
         self.policy, self.reward, self.true_reward, self.stop_ids = policy, reward, true_reward, stop_ids
         self.n_updates, self.kl_weight = policy.n_updates, policy.kl_weight
-        self.reference = copy.deepcopy(self._writer(model)).requires_grad_(False).eval()
+        check("n_samples", policy.n_samples, int, self.fewest_samples)
+        longest, context = int(prompts.parts[1].max()), model.config.context_length
+        if longest + policy.max_new_tokens > context:
+            raise ValueError(
+                f"a prompt of {longest} tokens and an answer of {policy.max_new_tokens} do not fit into the context "
+                f"of {context}: leave long prompts out, or write less"
+            )
         super().__init__(model, prompts, None, config, folder, loss=self._policy_loss)
         if self.history:
             self.kl_weight = self.history[-1].kl_weight
@@ -106,6 +113,9 @@ class _PolicyTrainer(Trainer):
     @staticmethod
     def _writer(model: nn.Module) -> TransformerLM:
         return model
+
+    def _begin(self) -> None:
+        self.reference = copy.deepcopy(self.writer).requires_grad_(False).eval()
 
     @property
     def writer(self) -> TransformerLM:
@@ -116,7 +126,7 @@ class _PolicyTrainer(Trainer):
         policy = {f"policy.{name}": value for name, value in asdict(self.policy).items()}
         reference = hashlib.blake2b(digest_size=16)
         for weight in self.reference.parameters():
-            reference.update(weight.cpu().view(torch.uint8).numpy().tobytes())
+            reference.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         run = {"method": type(self).__name__, "stop_ids": sorted(self.stop_ids), "reference": reference.hexdigest()}
         return {**super()._describe(), **policy, **run}
 
@@ -129,15 +139,16 @@ class _PolicyTrainer(Trainer):
         noise = torch.rand(
             config.batch_size * n_samples, self.policy.max_new_tokens, generator=torch.Generator().manual_seed(seed)
         ).chunk(processes.world_size())[processes.rank()]
-        rollouts = roll_out(
-            self.writer, prompts, self.policy.max_new_tokens, Sampling(temperature=1.0),
-            n_samples=n_samples, stop_ids=self.stop_ids, noise=noise,
-        )  # fmt: skip
+        with as_in_use(self.writer):
+            rollouts = roll_out(
+                self.writer, prompts, self.policy.max_new_tokens, Sampling(temperature=1.0),
+                n_samples=n_samples, stop_ids=self.stop_ids, noise=noise,
+            )  # fmt: skip
         asked, answers = [prompt for prompt in prompts for _ in range(n_samples)], rollouts.answers
         rewards = self._judge("reward", self.reward, asked, answers)
         ids, targets = _shifted(rollouts)
         old = rollouts.log_probs[:, 1:]
-        with as_in_use(self.reference), autocast(self.device, self.dtype):
+        with as_in_use(self.writer), autocast(self.device, self.dtype):
             reference = token_log_probs(self.reference, ids, targets)
             if self.dtype != torch.float32:  # what is trained is rounded, and a ratio of 1 must be 1
                 old = token_log_probs(self.writer, ids, targets)
@@ -145,15 +156,16 @@ class _PolicyTrainer(Trainer):
         known = {
             "reward": rewards.mean(),
             "kl": (old - reference).sum() / len(old),
-            "entropy": -old.sum() / written.sum(),
             "length": written.sum() / len(old),
+            "nats": -old.sum() / len(old),
         }
         if self.true_reward is not None:
             known["true_reward"] = self._judge("true_reward", self.true_reward, asked, answers).mean()
         measured = {name: processes.mean(value.float()).item() for name, value in known.items()}
+        measured["entropy"] = measured.pop("nats") / measured["length"]
         batch = ids, targets, old, reference, *self._learned_from(ids, targets, old, reference, rewards)
-        n_tokens = processes.total(torch.tensor(ids.numel(), device=self.device)).item()
-        return batch, n_tokens, measured | {"kl_weight": self.kl_weight}
+        n_tokens = int(processes.total(lengths.sum().to(self.device) * n_samples + written.sum()).item())
+        return batch, n_tokens, measured | {"kl_weight": float(self.kl_weight)}
 
     def _judge(self, name: str, judge: Reward, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:
         rewards = torch.as_tensor(judge(prompts, answers), dtype=torch.float32)
@@ -173,6 +185,8 @@ class _PolicyTrainer(Trainer):
 
 class GRPOTrainer(_PolicyTrainer):
     """Group relative policy optimisation: see `grpo`. The leash is in the loss."""
+
+    fewest_samples = 2  # a group
 
     def _learned_from(
         self, ids: Tensor, targets: Tensor, old: Tensor, reference: Tensor, rewards: Tensor
@@ -197,6 +211,8 @@ class GRPOTrainer(_PolicyTrainer):
 
 class PolicyAndCritic(Classifier):
     """A language model and a critic, which reads the policy's last vector at each position and leaves it as it is."""
+
+    fewest_classes = 1  # a number
 
     def __init__(self, body: TransformerLM):
         super().__init__(body, 1)
@@ -244,6 +260,7 @@ def _shifted(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
 
 
 def _whitened(advantages: Tensor, written: Tensor) -> Tensor:
-    """Return `advantages` (row, position) with mean 0 and variance 1 over what was written: one rate fits any reward then."""
-    of_written = advantages[written]
-    return spread((of_written - of_written.mean()) / (of_written.std() + 1e-8), written)
+    """Return `advantages` (row, position) with mean 0 and variance 1 over all that was written, so that one rate fits."""
+    n = processes.total(written.sum())
+    centred = (advantages - processes.total(advantages.sum()) / n) * written
+    return centred / ((processes.total(centred.square().sum()) / n).sqrt() + 1e-8)

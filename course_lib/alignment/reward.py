@@ -24,6 +24,8 @@ __all__ = ["AnswerPairs", "Calibration", "RewardModel", "calibration", "preferen
 class RewardModel(Classifier):
     """The language model `body` with one number out: the reward of a text. It begins as 0 for every text."""
 
+    fewest_classes = 1  # a number
+
     def __init__(self, body: TransformerLM):
         super().__init__(body, 1)
 
@@ -36,7 +38,8 @@ class AnswerPairs(Rows):
     """Pairs of texts (token ids), each a prompt and an answer, and which one was chosen, 0 or 1; a pair a row.
 
     The parts are: the first's ids (row, context_length), choices (row,), the first's lengths, the second's ids and lengths.
-    Raises ValueError for a text without tokens or longer than a row, and if there are not as many of one as of the other.
+    Raises ValueError for a text without tokens or longer than a row, if there are not as many of one as of the other, and for
+    a choice that is neither 0 nor 1.
     """
 
     def __init__(
@@ -47,6 +50,10 @@ class AnswerPairs(Rows):
         context_length: int,
         vocab_size: int,
     ):
+        if not {*choices} <= {0, 1}:
+            raise ValueError(
+                f"a choice is 0 or 1, and these hold {({*choices} - {0, 1}).pop()}: leave out what was skipped"
+            )
         sides = [LabelledTexts(texts, choices, context_length, vocab_size) for texts in (firsts, seconds)]
         (first, chosen, first_lengths), (second, _, second_lengths) = (side.parts for side in sides)
         super().__init__((first, chosen, first_lengths, second, second_lengths), vocab_size)

@@ -24,8 +24,10 @@ class Classifier(nn.Module):
     The body is not copied. The head begins as zeros, so that training begins with every class as likely.
     """
 
+    fewest_classes = 2
+
     def __init__(self, body: TransformerLM, n_classes: int):
-        check("n_classes", n_classes)
+        check("n_classes", n_classes, int, self.fewest_classes)
         super().__init__()
         self.body, self.head = body, nn.Linear(body.config.d_model, n_classes)
         nn.init.zeros_(self.head.weight)

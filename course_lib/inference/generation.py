@@ -66,7 +66,7 @@ class Sampling:
         if self.temperature == 0:
             return logits.argmax(dim=-1)
         ends = self.probabilities(logits).cumsum(dim=-1)
-        # 1 − noise is never 0, so that no token of probability 0 is found; rounded, the last end may not be quite 1
+        # 1 − noise is never 0, so no token of probability 0 is found; the last end, a rounded sum, may not be quite 1
         return torch.searchsorted(ends, (1 - noise[:, None]) * ends[:, -1:])[:, 0]
 
     def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:

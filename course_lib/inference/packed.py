@@ -32,16 +32,19 @@ class PackedLinear(nn.Module):
 def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
     """Return `model` with its matrices packed for products with some `n_rows` rows; where that is not to be had, as it is.
 
-    The rest is shared with `model`, and so are its hooks. The copies of the matrices are those of now, and take as much
-    memory again.
+    The rest is shared with `model`, hooks too, and a matrix with a hook is left as it is. The copies of the matrices are those
+    of now, and take as much memory again.
     """
     like = model.embedding.weight
     if not keeps_blocks(like.device, like.dtype):
         return model
-    model = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    hooks = (
+        h for part in model.modules() for kept in (part._forward_hooks, part._forward_pre_hooks) for h in kept.values()
+    )
+    model = copy.deepcopy(model, {id(shared): shared for shared in (*model.parameters(), *model.buffers(), *hooks)})
     for parent in list(model.modules()):
         for name, part in parent.named_children():
-            if type(part) is nn.Linear:
+            if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
                 setattr(parent, name, PackedLinear(part.weight, part.bias, n_rows))
     if model.unembedding is None:
         model.unembedding = PackedLinear(like, None, n_rows)

@@ -59,8 +59,10 @@ def roll_out(
         noise = torch.rand(len(prompts) * n_samples, max_new_tokens)
     if noise.shape != (len(prompts) * n_samples, max_new_tokens):
         raise ValueError(f"noise must be {(len(prompts) * n_samples, max_new_tokens)}, not {tuple(noise.shape)}")
+    if not ((noise >= 0) & (noise < 1)).all():
+        raise ValueError("noise must be from 0 to below 1")
     banned, noise = banned_rows(model, banned_ids), noise.to(device)
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
+    stops = torch.tensor(known_ids(model, "stop_ids", sorted(stop_ids)), dtype=torch.long, device=device)
 
     model = packed(model, len(prompts) * n_samples)
     longest = max(map(len, prompts))

@@ -25,7 +25,7 @@ def main() -> None:
         live([*STAGES, Stage("report", partial(write_report, out))], sys.stdout)
     except KeyboardInterrupt:
         sys.exit("\nStopped; the same command goes on from here")
-    except (AssetError, OSError, ValueError, RuntimeError) as error:
+    except (AssetError, OSError, ValueError, RuntimeError, FloatingPointError) as error:
         sys.exit(f"\n{error}")
 
 

@@ -110,7 +110,7 @@ def read_reply(ids: Sequence[int]) -> str:
 
 
 class Lines(NamedTuple):
-    """Lines of plays, no line for two purposes."""
+    """Lines of plays, each place in a play for one purpose; a few short lines stand in several places."""
 
     taught: list[tuple[str, str]]  # with the reply in the play
     compared: list[str]  # two replies of the model to each are compared
@@ -183,7 +183,9 @@ def fresh_comparisons() -> list[Comparison]:
 def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
     """Return the probability (comparison,) that the reward model gives to the second reply of each, of being chosen."""
     of_first, of_second = (
-        rewards(reward_model(), [_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)])
+        rewards(
+            reward_model(hasty=False), [_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)]
+        )
         for shown in zip(*((one.first, one.second) for one in choices), strict=True)
     )
     return (of_second - of_first).sigmoid()
@@ -195,7 +197,8 @@ def comparisons_folder() -> Path:
 
 
 def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
-    """Return `choices` as rows for a reward model: the line and each of the two replies."""
+    """Return `choices` as rows for a reward model, the line and each of the two replies; what was skipped is left out."""
+    choices = [one for one in choices if one.choice is not None]
     firsts, seconds = ([_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)]
                        for shown in zip(*((one.first, one.second) for one in choices), strict=True))  # fmt: skip
     return AnswerPairs(firsts, seconds, [one.choice for one in choices], _ROW, vocab_size)
@@ -325,7 +328,7 @@ def reply(policy: TransformerLM, seed: int = 0) -> Replies:
     answers = _write(policy, prompts, 1, seed)
     human = human_reward(prompts, answers)
     others = human_reward(prompts, _write(reference, prompts, 1, seed + 1))
-    ids, targets = (part.to(pick_device()) for part in answer_rows(prompts, answers, _ROW))
+    ids, targets = (part.to(policy.embedding.weight.device) for part in answer_rows(prompts, answers, _ROW))
     with as_in_use(policy), as_in_use(reference):
         log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
     wins = (human > others).double() + (human == others).double() / 2
@@ -339,7 +342,7 @@ def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
 
     def write(folder: Path) -> None:
         run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
-        policy = run.model.body if method == "ppo" else run.model
+        policy = run.model if method == "dpo" else run.writer
         looks = [_first_look(seed)]
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
         _keep(folder, looks)
@@ -389,10 +392,11 @@ def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed:
     stop_ids, answers = _letters().end_ids, []
     for start in range(0, len(prompts), _AT_ONCE):
         some = slice(start * n_samples, (start + _AT_ONCE) * n_samples)
-        answers += roll_out(
-            model, prompts[start : start + _AT_ONCE], LIMIT, Sampling(temperature=1.0),
-            n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
-        ).answers  # fmt: skip
+        with as_in_use(model):
+            answers += roll_out(
+                model, prompts[start : start + _AT_ONCE], LIMIT, Sampling(temperature=1.0),
+                n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
+            ).answers  # fmt: skip
     return answers
 
 

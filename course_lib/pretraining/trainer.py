@@ -112,6 +112,7 @@ class Trainer:
         self.device = model.embedding.weight.device if world_size == 1 else pick_device()
         self.dtype = pick_dtype(self.device) if config.dtype is None else getattr(torch, config.dtype)
         self.replica = processes.spread(model, config.parallel, self.device, self.dtype)  # called in the model's place
+        self._begin()
         compiled = config.compile is not None
         self._plain_loss, self.loss = loss, torch.compile(loss, backend=config.compile) if compiled else loss
         self.optimizers = optim.for_model(
@@ -187,6 +188,9 @@ class Trainer:
                 **measured,
             )
             self.history.append(report)
+
+    def _begin(self) -> None:
+        """Do what is to be done with the model's first weights, on its device, before a checkpoint replaces them."""
 
     def _next_batch(self) -> tuple[tuple[Tensor, ...], int, dict[str, float]]:
         """Return this process's part of the step's batch, how many tokens the whole has, and what else a report says of it."""

@@ -217,3 +217,30 @@ def test_a_run_from_another_reference_is_refused(tmp_path):
         other.embedding.weight.mul_(1.01)
     with pytest.raises(ValueError, match="reference"):
         GRPOTrainer(other, Prompts(PROMPTS, 5, 20), sevens, POLICY, TRAINING, tmp_path, stop_ids=frozenset({0}))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written():
+    with pytest.raises(ValueError, match="5 tokens and an answer of 12 do not fit into the context of 16"):
+        grpo(policy=replace(POLICY, max_new_tokens=12))
+    with pytest.raises(ValueError, match="n_samples must be at least 2"):
+        grpo(policy=replace(POLICY, n_samples=1))
+
+
+def test_dropout_is_for_training_and_not_for_writing():
+    def first_two(seed):
+        torch.manual_seed(seed)
+        seeded = TransformerLM(replace(CONFIG, dropout=0.5))
+        seeded.load_state_dict(model().state_dict())
+        training = replace(TRAINING, learning_rate=1e-9)
+        run = GRPOTrainer(seeded, Prompts(PROMPTS, 5, 20), sevens, POLICY, training, stop_ids=frozenset({0}))
+        return [report.kl for report in islice(run, 2)]
+
+    assert first_two(0) == first_two(1) == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_one_written_token_leaves_the_weights_numbers():
+    run = ppo(
+        policy=replace(POLICY, n_samples=1, max_new_tokens=1), training=replace(TRAINING, batch_size=1, n_steps=3)
+    )
+    assert all(report.loss == report.loss for report in run)
+    assert all(weight.isfinite().all() for weight in run.model.parameters())

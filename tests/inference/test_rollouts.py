@@ -148,3 +148,20 @@ def test_a_model_that_has_diverged_is_named():
 def test_a_rollout_without_an_end_is_as_long_as_asked(model):
     rollouts = roll_out(model, [[1]], 5)
     assert isinstance(rollouts, Rollouts) and [len(answer) for answer in rollouts.answers] == [5]
+
+
+def test_a_hook_on_a_matrix_is_called_in_a_batch_too(model):
+    with torch.no_grad():
+        before = roll_out(model, PROMPTS, 6).answers
+        hook = model.blocks[0].feed_forward.down.register_forward_hook(lambda *_: torch.zeros(()))
+        try:
+            hooked, alone = roll_out(model, PROMPTS, 6).answers, list(generate(model, PROMPTS[0], 6))
+        finally:
+            hook.remove()
+    assert hooked != before and hooked[0] == alone
+
+
+@pytest.mark.parametrize("number", [1.0, -0.1, float("nan")])
+def test_noise_that_draws_nothing_is_refused(number):
+    with pytest.raises(ValueError, match="noise must be from 0 to below 1"):
+        roll_out(TransformerLM(CONFIG), [[1]], 5, SAMPLED, noise=torch.full((1, 5), number))
