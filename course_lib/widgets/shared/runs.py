@@ -50,9 +50,11 @@ class RunDashboard(AnyWidget):
 
     def run(self) -> None:
         """Train until the last step, or until Stop is pressed. What a step raises is shown, and raised when all is shown."""
-        place = display(self, display_id=True)
         self._order, self._failure = "run", ""
         self._began, self._began_at = time.perf_counter(), self._step
+        if self._step >= self._n_steps:
+            self._write_sample()  # of a run that is over, all is shown at once
+        place = display(self, display_id=True)
         try:
             self._obey()
             self._write_sample()
