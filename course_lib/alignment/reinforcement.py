@@ -110,17 +110,13 @@ class _PolicyTrainer(Trainer):
         if self.history:
             self.kl_weight = self.history[-1].kl_weight
 
-    @staticmethod
-    def _writer(model: nn.Module) -> TransformerLM:
-        return model
-
     def _begin(self) -> None:
         self.reference = copy.deepcopy(self.writer).requires_grad_(False).eval()
 
     @property
     def writer(self) -> TransformerLM:
-        """The model that writes the answers: what is trained, without the critic if there is one."""
-        return self._writer(self.model)
+        """The model that writes the answers."""
+        return self.model
 
     def _describe(self) -> dict[str, object]:
         policy = {f"policy.{name}": value for name, value in asdict(self.policy).items()}
@@ -226,9 +222,10 @@ class PolicyAndCritic(Classifier):
 class PPOTrainer(_PolicyTrainer):
     """Proximal policy optimisation of a `PolicyAndCritic`: see `ppo`. The leash is in the reward."""
 
-    @staticmethod
-    def _writer(model: PolicyAndCritic) -> TransformerLM:
-        return model.body
+    @property
+    def writer(self) -> TransformerLM:
+        """The policy, without its critic."""
+        return self.model.body
 
     def _learned_from(
         self, ids: Tensor, targets: Tensor, old: Tensor, reference: Tensor, rewards: Tensor

@@ -182,12 +182,7 @@ def fresh_comparisons() -> list[Comparison]:
 
 def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
     """Return the probability (comparison,) that the reward model gives to the second reply of each, of being chosen."""
-    of_first, of_second = (
-        rewards(
-            reward_model(hasty=False), [_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)]
-        )
-        for shown in zip(*((one.first, one.second) for one in choices), strict=True)
-    )
+    of_first, of_second = (rewards(reward_model(hasty=False), texts) for texts in _sides(choices))
     return (of_second - of_first).sigmoid()
 
 
@@ -199,9 +194,7 @@ def comparisons_folder() -> Path:
 def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
     """Return `choices` as rows for a reward model, the line and each of the two replies; what was skipped is left out."""
     choices = [one for one in choices if one.choice is not None]
-    firsts, seconds = ([_text(one.prompt, reply) for one, reply in zip(choices, shown, strict=True)]
-                       for shown in zip(*((one.first, one.second) for one in choices), strict=True))  # fmt: skip
-    return AnswerPairs(firsts, seconds, [one.choice for one in choices], _ROW, vocab_size)
+    return AnswerPairs(*_sides(choices), [one.choice for one in choices], _ROW, vocab_size)
 
 
 def reward_trainer(*, hasty: bool = False) -> Trainer:
@@ -406,6 +399,11 @@ def _reply_ids(reply: str) -> list[int]:
 
 def _text(line: str, reply: str) -> list[int]:
     return [*ask(line), *_reply_ids(reply)]
+
+
+def _sides(choices: Sequence[Comparison]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the texts of all first replies, and those of all second ones."""
+    return [_text(one.prompt, one.first) for one in choices], [_text(one.prompt, one.second) for one in choices]
 
 
 def _done(run: Trainer) -> TransformerLM:
