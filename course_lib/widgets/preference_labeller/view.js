@@ -21,9 +21,11 @@ function render({ model, el }) {
   const line = openLine(model, el, draw);
   const result = () => model.get("result");
 
+  // What was said of the pair that is shown is not said twice; of the next one it may be, before the kernel reports "done".
   function ask(type, choice = null) {
     const { pair, done } = result();
-    if (line.isBusy() || (type === "undo" ? done === 0 : pair === null)) return;
+    const isSaid = ["choose", "undo"].some((act) => line.pending(act)?.number === done);
+    if (isSaid || (type === "undo" ? done === 0 : pair === null)) return;
     line.ask({ type, choice, number: done });
   }
 
