@@ -20,13 +20,49 @@ from course_lib.finetuning.classification import LabelledTexts
 from course_lib.finetuning.rows import Rows
 from course_lib.pretraining.evaluation import as_in_use
 
-__all__ = ["PreferencePairs", "Prompts", "answer_rows", "preference_pair_loss", "token_log_probs"]
+__all__ = ["PreferencePairs", "Prompts", "answer_rows", "preference_pair_loss", "side_by_side", "token_log_probs"]
 
 
-def token_log_probs(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-    """Return the log-probability that `model` gives each target, and 0 where it is IGNORED; all are (row, position)."""
+def token_log_probs(model: nn.Module, ids: Tensor, targets: Tensor, n_samples: int = 1) -> Tensor:
+    """Return the log-probability that `model` gives each target, and 0 where it is IGNORED; all are (row, position).
+
+    Each `n_samples` rows are answers to one prompt, see `side_by_side`.
+    """
     keep = targets != IGNORED
-    return spread(-F.cross_entropy(model(ids, keep=keep).float(), targets[keep], reduction="none"), keep)
+    logits = model(**side_by_side(ids, keep, n_samples))
+    return spread(-F.cross_entropy(logits.float(), targets[keep], reduction="none"), keep)
+
+
+def side_by_side(ids: Tensor, keep: Tensor, n_samples: int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+    """Return what a language model takes to read `ids` (row, position), so that each prompt is read only once.
+
+    Each `n_samples` rows are answers to one prompt, and `keep` (row, position) is True from a prompt's last token to an
+    answer's last but one. One row is made of them: the prompt, then the answers, none of which sees another, and each of which
+    stands at the positions right behind the prompt. What the model gives of it, (kept, …), is in the order of `keep`.
+
+    That is the same as reading each row by itself, in a model where only positions and not the places in a row count.
+    """
+    if n_samples == 1:
+        return {"ids": ids, "keep": keep}
+    groups = ids.unflatten(0, (-1, n_samples))  # (group, sample, position)
+    lengths = keep[::n_samples].int().argmax(dim=1) + 1  # of the prompts (group,)
+    longest, n_steps = int(lengths.max()), int(keep.sum(dim=1).max()) - 1
+    places = lengths[:, None] + torch.arange(n_steps, device=ids.device)  # of answers (group, step)
+    in_row = places.clamp(max=ids.shape[1] - 1)[:, None].expand(-1, n_samples, -1)
+    columns = torch.arange(longest, device=ids.device).expand(len(groups), -1)
+    owner = torch.arange(n_samples + 1, device=ids.device).repeat_interleave(
+        torch.tensor([longest] + n_samples * [n_steps], device=ids.device)
+    )  # 0 is the prompt
+    is_text = F.pad(columns < lengths[:, None], (0, n_samples * n_steps), value=True)
+    sees = (owner[:, None] == owner) | (owner == 0)
+    row, position = keep.nonzero(as_tuple=True)
+    group, step = row // n_samples, position - lengths[row // n_samples]
+    return {
+        "ids": torch.cat([groups[:, 0, :longest], groups.gather(2, in_row).flatten(1)], dim=1),
+        "mask": (sees & is_text[:, None])[:, None],
+        "positions": torch.cat([columns, places.repeat(1, n_samples)], dim=1),
+        "keep": (group, torch.where(step < 0, position, longest + row % n_samples * n_steps + step)),
+    }
 
 
 def spread(values: Tensor, keep: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.alignment.grpo import group_advantages, grpo_loss
-from course_lib.alignment.policy import Prompts, spread, token_log_probs
+from course_lib.alignment.policy import Prompts, side_by_side, spread, token_log_probs
 from course_lib.alignment.ppo import generalised_advantages, penalised_rewards, ppo_loss, value_loss
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_fields
@@ -99,6 +99,9 @@ class _PolicyTrainer(Trainer):
             raise ValueError("a policy that writes needs all its weights: take parallel='ddp'")
         self.policy, self.reward, self.true_reward, self.stop_ids = policy, reward, true_reward, stop_ids
         self.n_updates, self.kl_weight = policy.n_updates, policy.kl_weight
+        # distances within a row must not count if answers are to share a row
+        shares = model.config.positions != "alibi" and model.config.window is None
+        self.n_shared = policy.n_samples if shares else 1
         check("n_samples", policy.n_samples, int, self.fewest_samples)
         longest, context = int(prompts.parts[1].max()), model.config.context_length
         if longest + policy.max_new_tokens > context:
@@ -145,9 +148,9 @@ class _PolicyTrainer(Trainer):
         ids, targets = _shifted(rollouts)
         old = rollouts.log_probs[:, 1:]
         with as_in_use(self.writer), autocast(self.device, self.dtype):
-            reference = token_log_probs(self.reference, ids, targets)
+            reference = token_log_probs(self.reference, ids, targets, self.n_shared)
             if self.dtype != torch.float32:  # what is trained is rounded, and a ratio of 1 must be 1
-                old = token_log_probs(self.writer, ids, targets)
+                old = token_log_probs(self.writer, ids, targets, self.n_shared)
         written = targets != IGNORED
         known = {
             "reward": rewards.mean(),
@@ -200,7 +203,7 @@ class GRPOTrainer(_PolicyTrainer):
     ) -> Tensor:  # fmt: skip
         over = self.policy.max_new_tokens if self.policy.over == "limit" else self.policy.over
         return grpo_loss(
-            token_log_probs(model, ids, targets), old, advantages, targets != IGNORED, self.policy.clip, over,
+            token_log_probs(model, ids, targets, self.n_shared), old, advantages, targets != IGNORED, self.policy.clip, over,
             kl_weight=self.kl_weight, reference_log_probs=reference, reduction=reduction,
         )  # fmt: skip
 
@@ -213,9 +216,15 @@ class PolicyAndCritic(Classifier):
     def __init__(self, body: TransformerLM):
         super().__init__(body, 1)
 
-    def forward(self, ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (kept, vocab) and values (kept,) at the positions of `ids` (batch, position) where `keep` is True."""
-        stream = self.body.residual(ids)[keep]
+    def forward(
+        self,
+        ids: Tensor,
+        keep: Tensor | tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (kept, vocab) and values (kept,) of `ids` (batch, position); the rest is as in `TransformerLM`."""
+        stream = self.body.residual(ids, mask=mask, positions=positions)[keep]
         return self.body.unembed(stream), self.head(stream.detach())[:, 0]
 
 
@@ -232,7 +241,7 @@ class PPOTrainer(_PolicyTrainer):
     ) -> tuple[Tensor, ...]:
         written = targets != IGNORED
         with as_in_use(self.model), autocast(self.device, self.dtype):
-            values = spread(self.model(ids, written)[1].float(), written)
+            values = spread(self.model(**side_by_side(ids, written, self.n_shared))[1].float(), written)
         per_token = penalised_rewards(rewards, old, reference, written, self.kl_weight)
         advantages, returns = generalised_advantages(per_token, values, written, smoothing=self.policy.smoothing)
         return values, _whitened(advantages, written), returns
@@ -242,7 +251,7 @@ class PPOTrainer(_PolicyTrainer):
         advantages: Tensor, returns: Tensor, *, reduction: str,
     ) -> Tensor:  # fmt: skip
         written = targets != IGNORED
-        logits, values = model(ids, written)
+        logits, values = model(**side_by_side(ids, written, self.n_shared))
         log_probs = spread(-F.cross_entropy(logits.float(), targets[written], reduction="none"), written)
         clip = self.policy.clip
         of_policy = ppo_loss(log_probs, old, advantages, written, clip, reduction=reduction)

@@ -223,14 +223,14 @@ class _Stack(nn.Module):
         """Return the residual stream (batch, position, d_model) after the last block and the final norm.
 
         `positions` (batch, position) says where each token stands, if not one behind the other: several texts in a row each
-        begin with 0.
+        begin with 0, and the row may then be longer than the context.
         """
         config = self.config
         start = 0 if cache is None else cache[0].length
         end = start + ids.shape[1]
-        if end > config.context_length:
-            raise ValueError(f"position {end - 1} lies outside the context of {config.context_length} tokens")
         if positions is None:
+            if end > config.context_length:
+                raise ValueError(f"position {end - 1} lies outside the context of {config.context_length} tokens")
             positions = torch.arange(start, end, device=ids.device)
         x = self.embedding(ids)
         if config.scaled_embeddings:
@@ -284,15 +284,15 @@ class TransformerLM(_Stack):
         mask: Tensor | None = None,
         memory: Memory | None = None,
         positions: Tensor | None = None,
-        keep: Tensor | None = None,
+        keep: Tensor | tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the logits (batch, position, vocab) of the token that follows each position of `ids` (batch, position).
 
         With `cache` (see `new_cache`), `ids` continue what it holds. `mask` is boolean, True = may attend, broadcastable to
         (batch, head, query, key); the future is always hidden. To pad on the left, mask the padding; that needs positions
         that are relative (RoPE, ALiBi): the others would count it. For `memory` see `EncoderDecoder`, for `positions`
-        `residual`. With `keep`, boolean (batch, position), only the logits (kept, vocab) of these positions are made: where
-        few are wanted, that saves the largest matrix product.
+        `residual`. With `keep`, boolean (batch, position) or the indices of rows and of positions, only the logits (kept,
+        vocab) of these positions are made: where few are wanted, that saves the largest matrix product.
         """
         x = self.residual(ids, cache, mask, memory, positions)
         return self.unembed(x if keep is None else x[keep])

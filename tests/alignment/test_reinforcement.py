@@ -56,6 +56,40 @@ def told(reports):
 # ---------------------------------------------------------------- rows of answers
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"positions": "learned", "norm": "layernorm", "bias": True}, {"positions": "sinusoidal"}, {"n_kv_heads": 1}],
+    ids=["rope", "learned", "sinusoidal", "grouped queries"],
+)
+def test_a_prompt_read_once_for_all_its_answers_gives_what_each_row_gives_alone(choice):
+    seed_everything(0)
+    policy = TransformerLM(replace(CONFIG, **choice))
+    # three prompts of 4, 1 and 5 tokens, with answers of 1 to 6; side by side they are longer than the context
+    prompts = [[3, 1, 4, 1]] * 3 + [[9]] * 3 + [[2, 6, 5, 3, 5]] * 3
+    answers = [[7], [8, 9], [7, 9, 3, 2, 3, 8], [4, 6], [2, 6, 4], [3], [3, 8, 3], [2], [7, 9, 5, 0]]
+    ids, targets = answer_rows(prompts, answers, 11)
+    weights = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1))
+
+    def gradients(n_samples):
+        policy.zero_grad()
+        found = token_log_probs(policy, ids, targets, n_samples)
+        (found * weights).sum().backward()
+        return found.detach(), [w.grad.clone() for w in policy.parameters() if w.grad is not None]
+
+    (alone, wanted), (together, found) = gradients(1), gradients(3)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("choice", [{"positions": "alibi"}, {"window": 4}], ids=["alibi", "window"])
+def test_where_distances_in_a_row_count_each_answer_has_its_own(choice):
+    seed_everything(0)
+    policy = TransformerLM(replace(CONFIG, **choice))
+    run = GRPOTrainer(policy, Prompts(PROMPTS, 5, 20), sevens, POLICY, TRAINING, stop_ids=frozenset({0}))
+    [report] = islice(run, 1)
+    assert report.kl == pytest.approx(0, abs=1e-5)  # what was written and what is trained are one policy
+
+
 def test_log_probs_are_those_of_the_tokens_of_the_answers():
     policy = model()
     ids, targets = answer_rows(PROMPTS, ANSWERS, 8)
