@@ -4,6 +4,7 @@ Ids and targets stand as in pretraining: the target of a position is the token a
 answer follows. So the prompt and the padding behind an answer never count.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,15 @@ from course_lib.finetuning.classification import LabelledTexts
 from course_lib.finetuning.rows import Rows
 from course_lib.pretraining.evaluation import as_in_use
 
-__all__ = ["PreferencePairs", "Prompts", "answer_rows", "preference_pair_loss", "side_by_side", "token_log_probs"]
+__all__ = [
+    "PreferencePairs",
+    "Prompts",
+    "answer_rows",
+    "preference_pair_loss",
+    "side_by_side",
+    "token_log_probs",
+    "weights_fingerprint",
+]
 
 
 def token_log_probs(model: nn.Module, ids: Tensor, targets: Tensor, n_samples: int = 1) -> Tensor:
@@ -106,6 +115,14 @@ def answer_rows(
     return ids, targets
 
 
+def weights_fingerprint(model: nn.Module) -> str:
+    """Return 32 hexadecimal digits that tell the weights of `model` from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for weight in model.parameters():
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class PreferencePairs(Rows):
     """Of each prompt a chosen and a rejected answer, and what `reference` gives them; a pair a row.
 
@@ -125,7 +142,7 @@ class PreferencePairs(Rows):
         for answers in (chosen, rejected):
             ids, targets = answer_rows(prompts, answers, context_length)
             parts += [ids, _under(reference, ids, targets), targets]
-        super().__init__(tuple(parts), reference.config.vocab_size)
+        super().__init__(tuple(parts), reference.config.vocab_size, weights_fingerprint(reference))
 
 
 def _under(reference: TransformerLM, ids: Tensor, targets: Tensor) -> Tensor:

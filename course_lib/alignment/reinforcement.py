@@ -8,7 +8,6 @@ GRPO or PPO learns from. All else, the schedule, checkpoints, processes, interru
 """
 
 import copy
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.alignment.grpo import group_advantages, grpo_loss
-from course_lib.alignment.policy import Prompts, side_by_side, spread, token_log_probs
+from course_lib.alignment.policy import Prompts, side_by_side, spread, token_log_probs, weights_fingerprint
 from course_lib.alignment.ppo import generalised_advantages, penalised_rewards, ppo_loss, value_loss
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_fields
@@ -123,10 +122,8 @@ class _PolicyTrainer(Trainer):
 
     def _describe(self) -> dict[str, object]:
         policy = {f"policy.{name}": value for name, value in asdict(self.policy).items()}
-        reference = hashlib.blake2b(digest_size=16)
-        for weight in self.reference.parameters():
-            reference.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        run = {"method": type(self).__name__, "stop_ids": sorted(self.stop_ids), "reference": reference.hexdigest()}
+        reference = weights_fingerprint(self.reference)
+        run = {"method": type(self).__name__, "stop_ids": sorted(self.stop_ids), "reference": reference}
         return {**super()._describe(), **policy, **run}
 
     def _next_batch(self) -> tuple[tuple[Tensor, ...], int, dict[str, float]]:

@@ -65,9 +65,12 @@ class Sampling:
             raise FloatingPointError("the model's logits are no numbers")
         if self.temperature == 0:
             return logits.argmax(dim=-1)
-        ends = self.probabilities(logits).cumsum(dim=-1)
-        # 1 − noise is never 0, so no token of probability 0 is found; the last end, a rounded sum, may not be quite 1
-        return torch.searchsorted(ends, (1 - noise[:, None]) * ends[:, -1:])[:, 0]
+        probabilities = self.probabilities(logits)
+        ends = probabilities.cumsum(dim=-1)
+        # 1 − noise is never 0, so it falls on no part of length 0; the last end, a rounded sum, may not be quite 1
+        found = torch.searchsorted(ends, (1 - noise[:, None]) * ends[:, -1:])
+        # a GPU adds up in parts, and where a probability is 0 its rounded sum may still grow
+        return found.where(probabilities.gather(-1, found) > 0, probabilities.argmax(dim=-1, keepdim=True))[:, 0]
 
     def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> int:
         """Return a token id drawn from `logits` (vocab,), with a CPU `generator`, so that a seed means the same anywhere.

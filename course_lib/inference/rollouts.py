@@ -65,12 +65,12 @@ def roll_out(
     stops = torch.tensor(known_ids(model, "stop_ids", sorted(stop_ids)), dtype=torch.long, device=device)
 
     model = packed(model, len(prompts) * n_samples)
-    longest = max(map(len, prompts))
+    longest, padded = max(map(len, prompts)), len({*map(len, prompts)}) > 1
     n_columns = longest + max_new_tokens
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     begun = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     cache = model.new_cache(len(prompts), n_columns)
-    stream = _read(model, begun, padding, cache)  # a prompt is read once, however many samples there are
+    stream = _read(model, begun, padded, padding, cache)  # a prompt is read once, however many samples there are
 
     rows = torch.arange(len(prompts), device=device).repeat_interleave(n_samples)
     padding, stream = padding[rows], _keep(cache, rows, stream)
@@ -87,7 +87,7 @@ def roll_out(
             rows, drawn = rows[goes_on], _keep(cache, goes_on.nonzero()[:, 0], drawn)
         if not len(rows) or step + 1 == max_new_tokens:
             break
-        stream = _read(model, drawn[:, None], padding[rows], cache)
+        stream = _read(model, drawn[:, None], padded, padding[rows], cache)
     return _flush_left(ids, written, log_probs, padding)
 
 
@@ -104,9 +104,9 @@ def _checked(model: TransformerLM, prompts: Sequence[Sequence[int]], max_new_tok
     return [known_ids(model, f"prompt {number}", prompt) for number, prompt in enumerate(prompts)]
 
 
-def _read(model: TransformerLM, ids: Tensor, padding: Tensor, cache: list[KVCache]) -> Tensor:
+def _read(model: TransformerLM, ids: Tensor, padded: bool, padding: Tensor, cache: list[KVCache]) -> Tensor:
     """Add `ids` (row, new) to the cache and return the last stream (row, d_model); `padding` (row,) columns begin each row."""
-    if not padding.any():
+    if not padded:  # asked of `padding`, a GPU would be waited for
         return model.residual(ids, cache)[:, -1]
     start = cache[0].length
     columns = torch.arange(start + ids.shape[1], device=ids.device)

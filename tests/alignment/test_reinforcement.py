@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from course_lib.alignment.dpo import dpo_loss
-from course_lib.alignment.grpo import group_advantages
+from course_lib.alignment.grpo import group_advantages, grpo_loss
 from course_lib.alignment.policy import PreferencePairs, Prompts, answer_rows, preference_pair_loss, token_log_probs
 from course_lib.alignment.reinforcement import GRPOTrainer, PolicyAndCritic, PolicyConfig, PPOTrainer
 from course_lib.architecture import TransformerConfig, TransformerLM
@@ -23,6 +23,7 @@ TRAINING = PretrainingConfig(
 POLICY = PolicyConfig(max_new_tokens=6, n_samples=8, kl_weight=0.0)
 PROMPTS = [[3, 1, 4], [1, 5], [9, 2, 6, 5], [3, 5, 8, 9, 7], [2], [4, 4]]
 ANSWERS = [[7, 7, 0], [1, 0], [5], [5, 8, 0], [6, 6, 6, 0], [12]]
+REJECTED = [[4, 4], [9], [8, 8, 8, 0], [3], [2, 0], [1, 0]]
 
 
 def sevens(prompts, answers):
@@ -112,9 +113,9 @@ def test_rows_that_cannot_be_are_refused(prompts, answers, message):
 
 
 def test_dpo_on_the_trainer_is_dpo_of_each_pair_and_prefers_what_was_chosen():
-    policy, rejected = model(), [[4, 4], [9], [8, 8, 8, 0], [3], [2, 0], [1, 0]]
+    policy = model()
     reference = copy.deepcopy(policy).eval()
-    rows = PreferencePairs(PROMPTS, ANSWERS, rejected, 9, reference)
+    rows = PreferencePairs(PROMPTS, ANSWERS, REJECTED, 9, reference)
     with torch.no_grad():
         policy.embedding.weight.mul_(1.5)  # away from the reference
 
@@ -123,11 +124,39 @@ def test_dpo_on_the_trainer_is_dpo_of_each_pair_and_prefers_what_was_chosen():
         return log_probs[torch.arange(len(answer)), torch.tensor(answer)].sum()
 
     four = [torch.stack([summed(of, *pair) for pair in zip(PROMPTS, answers, strict=True)])
-            for of in (policy, reference) for answers in (ANSWERS, rejected)]  # fmt: skip
+            for of in (policy, reference) for answers in (ANSWERS, REJECTED)]  # fmt: skip
     torch.testing.assert_close(preference_pair_loss(policy, *rows.parts, beta=0.3), dpo_loss(*four, 0.3))
     training = replace(TRAINING, batch_size=6, context_length=9, n_steps=40)
     losses = [report.loss for report in Trainer(policy, rows, None, training, loss=preference_pair_loss)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def dpo(folder, chosen=ANSWERS, reference_scale=1.0, rounding=0.0):
+    """DPO for six steps; the reference's log-probabilities have a relative error of `rounding`."""
+    reference = model()
+    with torch.no_grad():
+        reference.embedding.weight.mul_(reference_scale)
+    rows = PreferencePairs(PROMPTS, chosen, REJECTED, 9, reference)
+    rows.parts = tuple(part * (1 + rounding) if part.is_floating_point() else part for part in rows.parts)
+    training = replace(TRAINING, batch_size=6, context_length=9, n_steps=6, checkpoint_every=3)
+    return Trainer(model(), rows, None, training, folder, loss=preference_pair_loss)
+
+
+def test_preferences_go_on_where_the_reference_is_rounded_otherwise(tmp_path):
+    """As on another processor, or with another number of threads."""
+    whole = list(dpo(None))
+    list(islice(dpo(tmp_path), 4))
+    resumed = dpo(tmp_path, rounding=1e-6)
+    assert resumed.step == 3
+    list(resumed)
+    assert [report.loss for report in resumed.history] == pytest.approx([report.loss for report in whole], abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"chosen": [*ANSWERS[:-1], [13]]}, {"reference_scale": 1.01}])
+def test_a_folder_of_other_preferences_or_of_another_reference_is_refused(tmp_path, changes):
+    list(islice(dpo(tmp_path), 1))
+    with pytest.raises(ValueError, match="another run: train_fingerprint"):
+        dpo(tmp_path, **changes)
 
 
 # ---------------------------------------------------------------- learning
@@ -197,6 +226,20 @@ def test_the_first_update_follows_the_gradient_of_log_p_times_the_advantage():
     (-(log_probs * expected[:, None]).sum() / (targets != IGNORED).sum()).backward()
     torch.testing.assert_close(found, policy.embedding.weight.grad)
     assert measured["reward"] == pytest.approx(sevens([], answers).mean().item())
+
+
+@pytest.mark.parametrize("over", ["token", "row", "limit"])
+def test_the_loss_is_the_mean_over_what_was_asked_for(over):
+    run = grpo(policy=replace(POLICY, over=over, kl_weight=0.1))
+    batch, *_ = run._next_batch()
+    ids, targets, old, reference, advantages = batch
+    with torch.no_grad():
+        run.model.embedding.weight.mul_(1.1)  # else the advantages of a group add up to 0
+    expected = grpo_loss(
+        token_log_probs(run.model, ids, targets), old, advantages, targets != IGNORED, POLICY.clip,
+        6.0 if over == "limit" else over, kl_weight=0.1, reference_log_probs=reference,
+    )  # fmt: skip
+    torch.testing.assert_close(run._fill_gradients(batch), expected.detach())
 
 
 @of_both

@@ -102,6 +102,15 @@ def test_drawn_tokens_follow_the_distribution_and_none_of_probability_0_is_drawn
     assert not shares[[0, 3, 5]].any()
 
 
+def test_sums_that_grow_where_the_probability_is_0_draw_nothing_there(monkeypatch):
+    """As a GPU's may by a rounding, larger here: a tenth at each of three tokens."""
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]).expand(1000, 5)
+    sums = torch.tensor([0.1, 0.5, 0.6, 0.9, 1.0]).repeat(1000, 1)
+    monkeypatch.setattr(torch.Tensor, "cumsum", lambda *_, **__: sums)
+    drawn = Sampling(temperature=1.0).pick(logits, torch.arange(1000) / 1000)
+    assert {*drawn.tolist()} == {1, 3}
+
+
 def test_packed_matrices_give_the_same_logits_and_leave_the_model_as_it_was(model):
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     before = dict(model.named_modules())
