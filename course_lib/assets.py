@@ -42,6 +42,7 @@ __all__ = [
     "fetch_from_hub",
     "folder_digest",
     "keep",
+    "kept",
     "own_dir",
     "run_dir",
     "seconds_to_make",
@@ -49,6 +50,7 @@ __all__ = [
 
 _Content = TypeVar("_Content")
 _MADE = "made.json"  # in a folder of `keep`
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError)  # what a reader of a damaged file comes upon
 
 
 class AssetError(RuntimeError):
@@ -279,12 +281,10 @@ def keep(folder: Path, write: Callable[[Path], object], read: Callable[[Path], _
 
     def find_fault(path: Path) -> str | None:
         try:
-            read(path)
-            made = _made(path)
-            changed = made is not None and made["digest"] != folder_digest(_files_beside(path))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            _read_whole(path, read)
+        except _DAMAGE as error:
             return f"it cannot be read: {error}"
-        return "its files are not as they were written" if changed else None
+        return None
 
     def make(stage: Path) -> Path:
         start, fresh = time.perf_counter(), stage / "fresh"
@@ -293,14 +293,31 @@ def keep(folder: Path, write: Callable[[Path], object], read: Callable[[Path], _
         (fresh / _MADE).write_text(json.dumps(made), encoding="utf-8")
         return fresh
 
+    if (found := kept(folder, read)) is not None:
+        return found
     ensure(folder, find_fault, make, room)
     return read(folder)
+
+
+def kept(folder: Path, read: Callable[[Path], _Content]) -> _Content | None:
+    """Return what `read` finds in a folder of `keep`; None if that is missing or damaged."""
+    try:
+        return _read_whole(folder, read)
+    except _DAMAGE:
+        return None
 
 
 def seconds_to_make(folder: Path) -> float | None:
     """Return how long it took to make a folder of `keep`; None if it is from before that was noted."""
     made = _made(folder)
     return None if made is None else made["seconds"]
+
+
+def _read_whole(folder: Path, read: Callable[[Path], _Content]) -> _Content:
+    content, made = read(folder), _made(folder)
+    if made is not None and made["digest"] != folder_digest(_files_beside(folder)):
+        raise ValueError("its files are not as they were written")
+    return content
 
 
 def _made(folder: Path) -> dict | None:

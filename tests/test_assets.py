@@ -428,6 +428,18 @@ def test_what_is_kept_is_made_once_and_its_seconds_are_known(tmp_path):
     assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")] == ["numbers"]
 
 
+def test_what_is_kept_is_read_once(tmp_path):
+    folder, was_read = tmp_path / "numbers", []
+    keep(folder, [])
+
+    def read(path: Path) -> int:
+        was_read.append(path)
+        return len(was_read)
+
+    assert assets.keep(folder, lambda _: pytest.fail("it was made again"), read, room=100) == 1
+    assert was_read == [folder]
+
+
 @pytest.mark.parametrize("damage", ["3\n1\n", "three", "3\n1\n5\n", None])
 def test_what_is_kept_is_made_anew_when_it_is_damaged(tmp_path, damage):
     folder, made = tmp_path / "numbers", []
