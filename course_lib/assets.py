@@ -289,7 +289,7 @@ def keep(folder: Path, write: Callable[[Path], object], read: Callable[[Path], _
     def make(stage: Path) -> Path:
         start, fresh = time.perf_counter(), stage / "fresh"
         write(fresh)
-        made = {"seconds": time.perf_counter() - start, "digest": folder_digest(_files_beside(fresh))}
+        made = {"seconds": time.perf_counter() - start, "digest": folder_digest(_files_of(fresh))}
         (fresh / _MADE).write_text(json.dumps(made), encoding="utf-8")
         return fresh
 
@@ -315,7 +315,7 @@ def seconds_to_make(folder: Path) -> float | None:
 
 def _read_whole(folder: Path, read: Callable[[Path], _Content]) -> _Content:
     content, made = read(folder), _made(folder)
-    if made is not None and made["digest"] != folder_digest(_files_beside(folder)):
+    if made is not None and made["digest"] != folder_digest(_files_of(folder)):
         raise ValueError("its files are not as they were written")
     return content
 
@@ -325,8 +325,9 @@ def _made(folder: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _files_beside(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name != _MADE and not path.name.startswith("."))
+def _files_of(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.name != _MADE and not path.name.startswith("."))
 
 
 def _replace(path: Path, find_fault: Callable[[Path], str | None], make: Callable[[Path], Path]) -> None:

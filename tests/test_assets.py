@@ -450,6 +450,21 @@ def test_what_is_kept_is_made_anew_when_it_is_damaged(tmp_path, damage):
     assert keep(folder, made) == [3, 1, 4] and len(made) == 2
 
 
+def test_files_in_a_folder_of_the_folder_are_kept_too(tmp_path):
+    file = tmp_path / "letters" / "inner" / "letters.txt"
+
+    def write(path: Path) -> None:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "letters.txt").write_text("abc")
+
+    for _ in range(2):
+        found = assets.keep(
+            tmp_path / "letters", write, lambda path: (path / "inner" / file.name).read_text(), room=100
+        )
+        assert found == "abc"
+        file.write_text("abd")
+
+
 @pytest.mark.parametrize("note", ["{", "[]", "{}", '{"seconds": 1}'])
 def test_a_damaged_note_of_the_making_is_damage(tmp_path, note):
     folder, made = tmp_path / "numbers", []
