@@ -21,7 +21,7 @@ from course_lib.alignment import PolicyReport, calibration
 from course_lib.corpora import shakespeare
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.life import kind_replies
-from course_lib.life.kind_replies import Replies
+from course_lib.life.policy_paths import Replies, reply
 from course_lib.life.stages import STAGES, live
 from course_lib.plots import show_curves
 from course_lib.pretraining import Trainer, bits_per_byte, evaluate, shakespeare_model
@@ -124,8 +124,8 @@ def _write_scores(made: Mapping[str, Trainer | Path], folder: Path) -> None:
         },
         "probabilities": kind_replies.choice_probabilities(fresh).tolist(),
         "choices": [one.choice for one in fresh],
-        "before": _as_lists(kind_replies.reply(supervised)),
-        "after": _as_lists(kind_replies.reply(policy)),
+        "before": _as_lists(reply(supervised)),
+        "after": _as_lists(reply(policy)),
     }
     folder.mkdir()
     (folder / _SCORES).write_text(json.dumps(scores), encoding="utf-8")
