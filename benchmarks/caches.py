@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from course_lib import assets
+from course_lib import storage
 
 __all__ = ["without_runs"]
 
@@ -15,7 +15,7 @@ __all__ = ["without_runs"]
 def without_runs() -> Iterator[None]:
     """Within the block, the course uses a folder that holds what the cache does, but for what a lesson makes."""
     with tempfile.TemporaryDirectory() as folder:
-        for entry in assets.cache_dir().glob("[!.]*"):  # without locks, which may be no links
+        for entry in storage.cache_dir().glob("[!.]*"):  # without locks, which may be no links
             if not entry.name.startswith(("shakespeare-model-", "spelling-")):
                 Path(folder, entry.name).symlink_to(entry)
         before = os.environ.get("COURSE_CACHE")

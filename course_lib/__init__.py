@@ -3,7 +3,8 @@
 What every room uses:
 
 - `checks`: nonsense in an argument or a file is named where it is given
-- `assets`: named models and texts, fetched from the package index, compared with their SHA-256, kept in a cache
+- `storage`: the cache folder, in which a file or folder is whole or is made anew
+- `assets`: named models and texts, fetched from the package index, compared with their SHA-256, kept in the cache
 - `devices`: device, number format, seeds
 - `plots`: the visual language, and the figures that speak it
 

@@ -6,8 +6,9 @@ copy of the folder named at the end needs no network and may be read-only: set C
 
 import sys
 
-from course_lib.assets import ASSETS, AssetError, cache_dir, fetch
+from course_lib.assets import ASSETS, fetch
 from course_lib.checkpoints import MODELS, convert
+from course_lib.storage import AssetError, cache_dir
 
 
 def main() -> None:

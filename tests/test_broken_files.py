@@ -14,9 +14,9 @@ import zstandard
 from checkpoints.test_loading import write_gguf
 from pyarrow import parquet
 from safetensors.torch import save_file
-from test_assets import READ_ONLY, start
+from tiny_assets import READ_ONLY, start
 
-from course_lib import assets, checkpoints
+from course_lib import assets, checkpoints, storage
 from course_lib.checkpoints import gguf as converting
 from course_lib.corpora import TokenShards, shakespeare, write_shards
 from course_lib.corpora.readers import read_texts
@@ -265,8 +265,8 @@ def test_an_empty_variable_names_no_device(monkeypatch):
 
 def test_what_the_course_makes_goes_where_it_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    assert assets.own_dir() == tmp_path and not list(tmp_path.iterdir())
-    output, errors = start(READ_ONLY + "print(assets.own_dir() == assets.cache_dir())").communicate()
+    assert storage.own_dir() == tmp_path and not list(tmp_path.iterdir())
+    output, errors = start(READ_ONLY + "print(storage.own_dir() == storage.cache_dir())").communicate()
     assert output == "False\n", errors
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from course_lib import assets
+from course_lib import assets, storage
 from course_lib.architecture import TransformerConfig
 from course_lib.checkpoints.folders import rename
 from course_lib.checkpoints.model_types import Names
@@ -45,11 +45,11 @@ def convert(name: str, thorough: bool = True) -> Path:
     reads all of them. Raises AssetError if the model can be neither found nor fetched and converted.
     """
     asset = assets.ASSETS[name]
-    folder = assets.cache_dir() / "converted" / f"{name}-{asset.sha256[:12]}-v{_LAYOUT}"
+    folder = storage.cache_dir() / "converted" / f"{name}-{asset.sha256[:12]}-v{_LAYOUT}"
     find_fault = partial(_fault, thorough=thorough)
     if find_fault(folder):
         source = assets.fetch(name)
-        assets.ensure(folder, find_fault, partial(_convert_file, source), room=8 * asset.size)  # of 4 bits become 32
+        storage.ensure(folder, find_fault, partial(_convert_file, source), room=8 * asset.size)  # of 4 bits become 32
     return folder
 
 
@@ -61,7 +61,7 @@ def _fault(folder: Path, thorough: bool) -> str | None:
         size = sum(file.stat().st_size for file in files)
         if size != manifest.get("size"):
             return f"{folder} holds {size:,} bytes, and {_MANIFEST} says {manifest.get('size')}"
-        if thorough and assets.folder_digest(files) != manifest.get("sha256"):
+        if thorough and storage.folder_digest(files) != manifest.get("sha256"):
             return f"{folder} has another SHA-256 than {_MANIFEST} says"
     except (OSError, ValueError) as error:
         return f"{folder} cannot be read ({error})"
@@ -128,7 +128,7 @@ def _convert(source: Path, stage: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
     save_tokenizer(_tokenizer(fields), folder)
     files = [folder / name for name in _CONVERTED]
-    manifest = {"size": sum(file.stat().st_size for file in files), "sha256": assets.folder_digest(files)}
+    manifest = {"size": sum(file.stat().st_size for file in files), "sha256": storage.folder_digest(files)}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     return folder
 

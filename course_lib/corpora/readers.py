@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from course_lib.assets import AssetError
+from course_lib.storage import AssetError
 
 __all__ = ["read_texts", "stream_hub"]
 

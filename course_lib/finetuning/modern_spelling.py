@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from course_lib import assets, checkpoints
+from course_lib import assets, checkpoints, storage
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.corpora.shakespeare import HELD_OUT
@@ -87,13 +87,11 @@ def prompt_scores(n_shots: int) -> Scores:
     Raises ValueError for so many that the prompt does not fit into 1,024 tokens.
     """
     check("n_shots", n_shots, int, 0)
-    folder = _folder(f"{n_shots}-shot", None)
 
-    def make(stage: Path) -> Path:
-        return _write(stage / "run", _scores(*_smollm2(), examples()[0][:n_shots]))
+    def write(folder: Path) -> None:
+        _write(folder, _scores(*_smollm2(), examples()[0][:n_shots]))
 
-    assets.ensure(folder, _fault, make, room=_ROOM)
-    return _read(folder)[0]
+    return storage.keep(_folder(f"{n_shots}-shot", None), write, _read, room=_ROOM)[0]
 
 
 def teach(how: str, seed: int = 0) -> Iterator[Report]:
@@ -102,10 +100,8 @@ def teach(how: str, seed: int = 0) -> Iterator[Report]:
     It is kept before the last report is given; one that is stopped earlier begins anew. ValueError for any other `how`.
     """
     folder = _trained(how, seed)
-    if _fault(folder):
-        yield from _train(how, seed, folder)
-        return
-    yield from _read(folder)[1]
+    kept = storage.kept(folder, _read)
+    yield from _train(how, seed, folder) if kept is None else kept[1]
 
 
 def taught_scores(how: str, seed: int = 0) -> Scores:
@@ -138,12 +134,12 @@ def _train(how: str, seed: int, folder: Path) -> Iterator[Report]:
         if step.step < TRAINING[how].n_steps:
             yield log[-1]
 
-    def make(stage: Path) -> Path:
+    def write(fresh: Path) -> None:
         if how == "lora":
-            save_adapter(model, stage / "run" / "adapter")
-        return _write(stage / "run", _scores(model, tokenizer), log)
+            save_adapter(model, fresh / "adapter")
+        _write(fresh, _scores(model, tokenizer), log)
 
-    assets.ensure(folder, _fault, make, room=_ROOM)
+    storage.keep(folder, write, _read, room=_ROOM)
     yield log[-1]
 
 
@@ -175,23 +171,16 @@ def _trained(how: str, seed: int) -> Path:
 def _folder(name: str, recipe: object) -> Path:
     sources = [assets.ASSETS[source].sha256 for source in ("smollm2-135m-instruct", "shakespeare")]
     fixed = [sources, HELD_OUT, INSTRUCTION, _N_PAIRS, _N_TEST, _LOOKS, CAPITALS]
-    return assets.run_dir(f"spelling-{name}", [recipe, fixed])
+    return storage.run_dir(f"spelling-{name}", [recipe, fixed])
 
 
-def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> Path:
+def _write(folder: Path, scores: Scores, log: Sequence[Report] = ()) -> None:
     folder.mkdir(exist_ok=True)
     kept = {
         "scores": {name: values.tolist() for name, values in scores._asdict().items()},
         "log": [asdict(report) for report in log],
-        "adapter": _adapter_digest(folder),
     }
     (folder / _RUN).write_text(json.dumps(kept), encoding="utf-8")
-    return folder
-
-
-def _adapter_digest(folder: Path) -> str:
-    """Return the digest of the adapter's files, or of none where there is none."""
-    return assets.folder_digest(sorted((folder / "adapter").glob("adapter_*")))
 
 
 def _read(folder: Path) -> tuple[Scores, list[Report]]:
@@ -199,15 +188,4 @@ def _read(folder: Path) -> tuple[Scores, list[Report]]:
     scores = Scores(**{name: torch.tensor(values) for name, values in kept["scores"].items()})
     if {len(values) for values in scores} != {_N_TEST}:
         raise ValueError("it has not a score for each line")
-    if kept["adapter"] != _adapter_digest(folder):
-        raise ValueError("its adapter is damaged")
     return scores, [Report(**report) for report in kept["log"]]
-
-
-def _fault(folder: Path) -> str | None:
-    """Return what is wrong with what is kept in `folder`, or None."""
-    try:
-        _read(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"it cannot be read: {error}"
-    return None

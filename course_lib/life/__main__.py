@@ -8,9 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from course_lib.assets import AssetError
 from course_lib.life.report import check_writable, write_report
 from course_lib.life.stages import STAGES, Stage, live
+from course_lib.storage import AssetError
 
 
 def main() -> None:

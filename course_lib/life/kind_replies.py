@@ -12,10 +12,9 @@ reward, which a policy can deceive, and a human one, which it never sees.
 The stages are kept in the cache, each in a folder of its own, and go on there when they were interrupted.
 """
 
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,14 +22,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_lib import assets
+from course_lib import assets, storage
 from course_lib.alignment import (
     AnswerPairs,
     Comparison,
     GRPOTrainer,
     PolicyAndCritic,
     PolicyConfig,
-    PolicyReport,
     PPOTrainer,
     PreferencePairs,
     Prompts,
@@ -39,14 +37,11 @@ from course_lib.alignment import (
     preference_pair_loss,
     rated_comparisons,
     rewards,
-    token_log_probs,
 )
-from course_lib.alignment.policy import answer_rows
 from course_lib.alignment.preferences import read_comparisons, write_comparisons
 from course_lib.alignment.reinforcement import Reward
 from course_lib.architecture import TransformerLM
 from course_lib.corpora import shakespeare
-from course_lib.corpora.packing import IGNORED
 from course_lib.devices import pick_device, seed_everything
 from course_lib.finetuning import PackedExamples, add_chat_format, answer_loss, tokenize_chat
 from course_lib.finetuning.chats import write_chat
@@ -59,24 +54,23 @@ from course_lib.tasks.ratings import rate
 from course_lib.tokenization import Tokenizer
 
 __all__ = [
-    "DPO", "FAST", "LIMIT", "POLICY", "TRAINING", "UNLEASHED", "Lines", "Look", "Replies", "ask",
-    "choice_probabilities", "compared", "comparisons", "comparisons_folder", "fresh_comparisons", "human_reward",
-    "learned_reward", "lines", "look", "path", "policy_trainer", "preference_trainer", "read_reply", "reply",
-    "reward_model", "reward_trainer", "supervised", "supervised_trainer", "test_prompts", "unleashed",
-    "unleashed_trainer", "written_pairs",
+    "DPO", "HASTY", "LIMIT", "N_HASTY", "POLICY", "ROW", "TRAINING", "Lines", "ask", "choice_probabilities", "compared",
+    "comparisons", "comparisons_folder", "fresh_comparisons", "human_reward", "learned_reward", "lines", "policy_trainer",
+    "preference_trainer", "read_reply", "reward_model", "reward_trainer", "run_folder", "supervised", "supervised_trainer",
+    "test_prompts", "write_replies", "written_pairs",
 ]  # fmt: skip
 
 LIMIT = 16
 """The most tokens of a reply, with the one that ends it."""
 
 _PROMPT = 24  # tokens
-_ROW = _PROMPT + LIMIT + 1  # a prompt, and a reply that was cut off and is given an end to be compared
+ROW = _PROMPT + LIMIT + 1  # a prompt, and a reply that was cut off and is given an end to be compared
 _N_SUPERVISED, _N_COMPARED, _N_TEST = 3000, 3000, 120  # replies, pairs of replies, lines of plays that are held out
 _SUPERVISED = PretrainingConfig(
     n_steps=80, batch_size=8, context_length=128, learning_rate=0.003, muon_learning_rate=0.003, warmup=10, checkpoint_every=40
 )  # fmt: skip
 _REWARD = PretrainingConfig(
-    n_steps=120, batch_size=16, context_length=_ROW, learning_rate=0.002, muon_learning_rate=0.002, warmup=5,
+    n_steps=120, batch_size=16, context_length=ROW, learning_rate=0.002, muon_learning_rate=0.002, warmup=5,
     checkpoint_every=40,
 )  # fmt: skip
 TRAINING = PretrainingConfig(
@@ -84,10 +78,9 @@ TRAINING = PretrainingConfig(
     decay=0.0, checkpoint_every=12,
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
-UNLEASHED, FAST = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=40, learning_rate=2e-3)
-DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=_ROW)
-_CHOICES, _RECORDS, _AT_ONCE = "choices.jsonl", "records.json", 200  # file names; prompts
-_N_HASTY, _HASTY = 400, replace(_REWARD, n_steps=40)  # choices, for a reward model that is easily deceived
+DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=ROW)
+N_HASTY, HASTY = 400, replace(_REWARD, n_steps=40)  # choices, for a reward model that is easily deceived
+_CHOICES, _AT_ONCE = "choices.jsonl", 200  # file name; prompts
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
 
 
@@ -138,6 +131,14 @@ def test_prompts() -> list[list[int]]:
 # ---------------------------------------------------------------- the stages
 
 
+def run_folder(name: str, recipe: object = None) -> Path:
+    """Return the folder of what is made by `recipe` of these stages. Other stages have other folders."""
+    sources = [assets.ASSETS[source].sha256 for source in ("shakespeare", "vader-lexicon")]
+    stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
+    numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
+    return storage.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])
+
+
 def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that teaches lesson 04's model to reply, and the tokenizer. A finished one is done."""
     model, tokenizer = add_chat_format(*shakespeare_model.pretrained())
@@ -147,7 +148,7 @@ def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
     seed_everything(0)
     return Trainer(
-        model.requires_grad_(), rows, None, _SUPERVISED, mended(_folder("supervised")), loss=answer_loss
+        model.requires_grad_(), rows, None, _SUPERVISED, mended(run_folder("supervised")), loss=answer_loss
     ), tokenizer
 
 
@@ -157,11 +158,25 @@ def supervised() -> tuple[TransformerLM, Tokenizer]:
     return _done(run).eval(), tokenizer
 
 
+def write_replies(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed: int) -> list[list[int]]:
+    """Return `n_samples` replies (ids) of `model` to each of `prompts`, those to one beside each other, drawn by `seed`."""
+    noise = torch.rand(len(prompts) * n_samples, LIMIT, generator=torch.Generator().manual_seed(seed))
+    stop_ids, answers = _letters().end_ids, []
+    for start in range(0, len(prompts), _AT_ONCE):
+        some = slice(start * n_samples, (start + _AT_ONCE) * n_samples)
+        with as_in_use(model):
+            answers += roll_out(
+                model, prompts[start : start + _AT_ONCE], LIMIT, Sampling(temperature=1.0),
+                n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
+            ).answers  # fmt: skip
+    return answers
+
+
 def written_pairs(model: TransformerLM, asked: Sequence[str], seed: int = 0) -> list[tuple[str, str, str]]:
     """Return the lines `asked`, each with two different replies that `model` writes to it, drawn by `seed`."""
-    written = [read_reply(answer).strip() for answer in _write(model, list(map(ask, asked)), 2, seed)]
+    written = [read_reply(answer).strip() for answer in write_replies(model, list(map(ask, asked)), 2, seed)]
     pairs = zip(asked, written[::2], written[1::2], strict=True)
-    fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= _ROW for reply in pair[1:]))
+    fits = (pair for pair in pairs if all(len(_text(pair[0], reply)) <= ROW for reply in pair[1:]))
     return [pair for pair in fits if pair[1] != pair[2]]
 
 
@@ -172,7 +187,9 @@ def comparisons() -> list[Comparison]:
         folder.mkdir()
         write_comparisons(folder / _CHOICES, rated_comparisons(written_pairs(supervised()[0], lines().compared)))
 
-    return assets.keep(comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000)
+    return storage.keep(
+        comparisons_folder(), write, lambda folder: read_comparisons(folder / _CHOICES), room=10_000_000
+    )
 
 
 def fresh_comparisons() -> list[Comparison]:
@@ -188,22 +205,22 @@ def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
 
 def comparisons_folder() -> Path:
     """Return where the comparisons are kept."""
-    return _folder("comparisons")
+    return run_folder("comparisons")
 
 
 def compared(choices: Sequence[Comparison], vocab_size: int) -> AnswerPairs:
     """Return `choices` as rows for a reward model, the line and each of the two replies; what was skipped is left out."""
     choices = [one for one in choices if one.choice is not None]
-    return AnswerPairs(*_sides(choices), [one.choice for one in choices], _ROW, vocab_size)
+    return AnswerPairs(*_sides(choices), [one.choice for one in choices], ROW, vocab_size)
 
 
 def reward_trainer(*, hasty: bool = False) -> Trainer:
     """Return the Trainer of the reward model, which begins as the supervised one; of a `hasty` one, from 400 choices."""
     model, _ = supervised()
-    choices, config = (comparisons()[:_N_HASTY], _HASTY) if hasty else (comparisons(), _REWARD)
+    choices, config = (comparisons()[:N_HASTY], HASTY) if hasty else (comparisons(), _REWARD)
     rows = compared(choices, model.config.vocab_size)
     seed_everything(0)
-    folder = _folder("hasty-reward", asdict(_HASTY)) if hasty else _folder("reward")
+    folder = run_folder("hasty-reward", asdict(HASTY)) if hasty else run_folder("reward")
     return Trainer(RewardModel(model.requires_grad_()), rows, None, config, mended(folder), loss=preference_loss)
 
 
@@ -240,7 +257,7 @@ def policy_trainer(
     )
     seed_everything(seed)
     training = replace(training, seed=seed)
-    folder = mended(_folder("policy", [method, asdict(policy), asdict(training)])) if kept else None
+    folder = mended(run_folder("policy", [method, asdict(policy), asdict(training)])) if kept else None
     kinds = {"grpo": (GRPOTrainer, lambda model: model), "ppo": (PPOTrainer, PolicyAndCritic)}
     kind, prepare = kinds[method]
     return kind(
@@ -258,7 +275,7 @@ def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingCo
         [_reply_ids(reply) for reply in kind]
         for kind in zip(*((one.chosen, one.rejected) for one in said), strict=True)
     )
-    rows = PreferencePairs(asked, chosen, rejected, _ROW, model)
+    rows = PreferencePairs(asked, chosen, rejected, ROW, model)
     seed_everything(seed)
     return Trainer(
         model.requires_grad_(), rows, None, replace(training, seed=seed), loss=partial(preference_pair_loss, beta=beta)
@@ -287,110 +304,7 @@ def human_reward(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[in
     return torch.tensor([rate(read_reply(answer)).mean() for answer in answers])
 
 
-class Replies(NamedTuple):
-    """What a policy replies to the test's lines, one reply to each, and what each is worth: tensors (line,)."""
-
-    answers: list[list[int]]
-    reward: Tensor  # learned
-    human: Tensor
-    wins: Tensor  # 1 where people like it better than the supervised model's, ½ where both are worth the same
-    kl: Tensor  # log-probability less the supervised model's: the mean estimates the KL in nats a reply
-    length: Tensor  # tokens
-
-
-@dataclass(frozen=True)
-class Look:
-    """A policy on the test's lines, one reply to each: means."""
-
-    step: int
-    reward: float  # learned
-    human: float
-    wins: float  # the share of lines on which people like its reply better than the supervised model's; equal ones are half
-    kl: float  # to the supervised model, in nats a reply
-    length: float  # tokens
-
-
-def look(policy: TransformerLM, step: int = 0, seed: int = 0) -> Look:
-    """Return how `policy` replies to the test's lines, in the mean. `seed` draws the replies."""
-    return Look(step, *(values.mean().item() for values in reply(policy, seed)[1:]))
-
-
-def reply(policy: TransformerLM, seed: int = 0) -> Replies:
-    """Return what `policy` replies to the test's lines. `seed` draws the replies."""
-    reference, prompts = _reference(), test_prompts()
-    answers = _write(policy, prompts, 1, seed)
-    human = human_reward(prompts, answers)
-    others = human_reward(prompts, _write(reference, prompts, 1, seed + 1))
-    ids, targets = (part.to(policy.embedding.weight.device) for part in answer_rows(prompts, answers, _ROW))
-    with as_in_use(policy), as_in_use(reference):
-        log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
-    wins = (human > others).double() + (human == others).double() / 2
-    worth = learned_reward(prompts, answers), human, wins, log_ratio.sum(dim=1), (targets != IGNORED).sum(dim=1)
-    return Replies(answers, *(values.cpu().double() for values in worth))
-
-
-def path(method: str, seed: int = 0, every: int = 8) -> list[Look]:
-    """Return how a policy of "grpo", "ppo" or "dpo" replies before training and after each `every` steps of it; kept."""
-    recipe = [method, seed, every, asdict(POLICY), asdict(TRAINING), asdict(DPO)]
-
-    def write(folder: Path) -> None:
-        run = preference_trainer(seed) if method == "dpo" else policy_trainer(method, seed)
-        policy = run.model if method == "dpo" else run.writer
-        looks = [_first_look(seed)]
-        looks += [look(policy, report.step, seed) for report in run if report.step % every == 0]
-        _keep(folder, looks)
-
-    return assets.keep(_folder(f"path-{method}-{seed}", recipe), write, partial(_kept, kind=Look), room=1_000_000)
-
-
-def unleashed_trainer(seed: int = 0) -> GRPOTrainer:
-    """Return the Trainer of GRPO without a leash, at three times the rate, against the hasty reward model."""
-    return policy_trainer("grpo", seed, UNLEASHED, FAST, reward=partial(learned_reward, hasty=True))
-
-
-def unleashed(seed: int = 0) -> list[PolicyReport]:
-    """Return the reports of `unleashed_trainer`, which is run if need be; kept."""
-    folder = _folder(f"unleashed-{seed}", [asdict(UNLEASHED), asdict(FAST), _N_HASTY, asdict(_HASTY)])
-
-    def write(folder: Path) -> None:
-        _keep(folder, list(unleashed_trainer(seed)))
-
-    return assets.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
-
-
 # ---------------------------------------------------------------- helpers
-
-
-@cache
-def _first_look(seed: int) -> Look:
-    return look(_reference(), 0, seed)
-
-
-@cache
-def _reference() -> TransformerLM:
-    return supervised()[0].requires_grad_(False)
-
-
-def _keep(folder: Path, records: Sequence[object]) -> None:
-    folder.mkdir()
-    (folder / _RECORDS).write_text(json.dumps([asdict(one) for one in records]), encoding="utf-8")
-
-
-def _kept(folder: Path, kind: type) -> list:
-    return [kind(**one) for one in json.loads((folder / _RECORDS).read_text(encoding="utf-8"))]
-
-
-def _write(model: TransformerLM, prompts: list[list[int]], n_samples: int, seed: int) -> list[list[int]]:
-    noise = torch.rand(len(prompts) * n_samples, LIMIT, generator=torch.Generator().manual_seed(seed))
-    stop_ids, answers = _letters().end_ids, []
-    for start in range(0, len(prompts), _AT_ONCE):
-        some = slice(start * n_samples, (start + _AT_ONCE) * n_samples)
-        with as_in_use(model):
-            answers += roll_out(
-                model, prompts[start : start + _AT_ONCE], LIMIT, Sampling(temperature=1.0),
-                n_samples=n_samples, stop_ids=stop_ids, noise=noise[some],
-            ).answers  # fmt: skip
-    return answers
 
 
 def _reply_ids(reply: str) -> list[int]:
@@ -410,10 +324,3 @@ def _done(run: Trainer) -> TransformerLM:
     for _ in run:
         pass
     return run.model
-
-
-def _folder(name: str, recipe: object = None) -> Path:
-    sources = [assets.ASSETS[source].sha256 for source in ("shakespeare", "vader-lexicon")]
-    stages = [asdict(config) for config in (shakespeare_model.MODEL, shakespeare_model.TRAINING, _SUPERVISED, _REWARD)]
-    numbers = [LIMIT, _PROMPT, _N_SUPERVISED, _N_COMPARED, _N_TEST, _UNENDED, pick_device().type]
-    return assets.run_dir(f"replies-{name}", [recipe, sources, stages, numbers])

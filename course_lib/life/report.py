@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.alignment import PolicyReport, calibration
-from course_lib.assets import seconds_to_make
 from course_lib.corpora import shakespeare
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.life import kind_replies
-from course_lib.life.kind_replies import Replies
+from course_lib.life.policy_paths import Replies, reply
 from course_lib.life.stages import STAGES, live
 from course_lib.plots import show_curves
 from course_lib.pretraining import Trainer, bits_per_byte, evaluate, shakespeare_model
 from course_lib.pretraining.trainer import StepReport
+from course_lib.storage import seconds_to_make
 
 __all__ = ["check_writable", "report_card", "write_report"]
 
@@ -106,8 +106,8 @@ def _measure() -> _Card:
     made = dict(zip((stage.name for stage in STAGES), live(STAGES, io.StringIO()), strict=True))
     runs = [one for one in made.values() if isinstance(one, Trainer)]
     # Kept under the runs' own logs: other runs, or the same ones made anew, have other scores.
-    folder = assets.run_dir("life-scores", [[vars(report) for report in run.history] for run in runs])
-    scores = assets.keep(folder, partial(_write_scores, made), _read_scores, room=1_000_000)
+    folder = storage.run_dir("life-scores", [[vars(report) for report in run.history] for run in runs])
+    scores = storage.keep(folder, partial(_write_scores, made), _read_scores, room=1_000_000)
     costs = [_cost(name, one) for name, one in made.items()]
     return _Card(costs, made["pretraining"].history, made["reinforcement"].history, scores)
 
@@ -124,8 +124,8 @@ def _write_scores(made: Mapping[str, Trainer | Path], folder: Path) -> None:
         },
         "probabilities": kind_replies.choice_probabilities(fresh).tolist(),
         "choices": [one.choice for one in fresh],
-        "before": _as_lists(kind_replies.reply(supervised)),
-        "after": _as_lists(kind_replies.reply(policy)),
+        "before": _as_lists(reply(supervised)),
+        "after": _as_lists(reply(policy)),
     }
     folder.mkdir()
     (folder / _SCORES).write_text(json.dumps(scores), encoding="utf-8")

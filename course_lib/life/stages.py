@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from course_lib.assets import seconds_to_make
 from course_lib.life import kind_replies
 from course_lib.pretraining import Trainer, shakespeare_model
 from course_lib.pretraining.trainer import StepReport
+from course_lib.storage import seconds_to_make
 
 __all__ = ["STAGES", "Stage", "live"]
 

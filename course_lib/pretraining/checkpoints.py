@@ -46,16 +46,9 @@ from course_lib.pretraining.config import transformer_config
 from course_lib.pretraining.processes import rank, rows, wait_for_all, world_size
 
 __all__ = [
-    "checkpoint_path",
-    "list_checkpoints",
-    "load_model",
-    "mended",
-    "read_lines",
-    "read_state",
-    "restore",
-    "save",
+    "checkpoint_path", "list_checkpoints", "load_model", "mended", "read_lines", "read_state", "restore", "save",
     "write_history",
-]
+]  # fmt: skip
 
 _RESUMABLE = 2  # checkpoints, the newest, keep what the optimizers remember, up to twice as large as the weights
 _FIRST_ROWS = "first_rows"  # in the header: which row each piece of a tensor in it begins with, if not with row 0
@@ -255,25 +248,38 @@ def load_model(checkpoint: str | Path, device: torch.device | str | None = None)
 def mended(folder: Path) -> Path:
     """Return `folder`, and remove its newest checkpoints first as long as they are damaged, with a warning that names each.
 
-    So a run goes on from the newest that it can go on from, or begins anew. While a Trainer writes into `folder`, nothing is
-    removed.
+    So a run goes on from the newest that it can go on from. If there is none, it begins anew, and checkpoints that are so old
+    that only their weights are left are moved out of its way, into `folder / "older-1"`, with a warning. While a Trainer
+    writes into `folder`, nothing is removed or moved.
     """
-    if _fault_of_newest(folder) is None:
+    if _fault_of_newest(folder) is None and not _weights_alone(folder):
         return folder  # and it may lie where nothing can be written
     with suppress(Timeout), FileLock(folder / ".lock", timeout=0):
         while fault := _fault_of_newest(folder):
             shutil.rmtree(list_checkpoints(folder)[-1])
             warnings.warn(f"a damaged checkpoint was removed: {fault}", stacklevel=2)
+        if older := _weights_alone(folder):
+            aside = folder / f"older-{len(list(folder.glob('older-*'))) + 1}"
+            aside.mkdir()
+            for checkpoint in older:
+                checkpoint.rename(aside / checkpoint.name)
+            warnings.warn(f"the run begins anew: {aside} holds checkpoints with only their weights left", stacklevel=2)
     return folder
+
+
+def _weights_alone(folder: Path) -> list[Path]:
+    """Return the checkpoints in `folder` if none of them holds what the optimizers remember; else none."""
+    found = list_checkpoints(folder)
+    return [] if any(any(checkpoint.glob("optimizer*.safetensors")) for checkpoint in found) else found
 
 
 def _fault_of_newest(folder: Path) -> str | None:
     """Return what is wrong with the newest checkpoint in `folder`, or None, also if there is none."""
-    found = list_checkpoints(folder)
+    kinds = ["model"] if _weights_alone(folder) else ["model", "optimizer"]  # which the oldest lose first
     try:
-        for checkpoint in found[-1:]:
+        for checkpoint in list_checkpoints(folder)[-1:]:
             read_lines(checkpoint)
-            for stored in (_Stored(checkpoint, "model"), _Stored(checkpoint, "optimizer")):
+            for stored in (_Stored(checkpoint, kind) for kind in kinds):
                 for name, shape in stored.shapes.items():
                     stored.read_into(torch.empty(shape), name)
     except (FileNotFoundError, ValueError) as error:

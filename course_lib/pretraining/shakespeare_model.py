@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenShards, shakespeare, write_shards
 from course_lib.devices import pick_device, seed_everything
@@ -34,7 +34,7 @@ def tokenizer_folder() -> Path:
     """Return the folder of the model's tokenizer, which is made first if need be."""
     texts = (work.text for work in shakespeare.split()[0])
     folder = _folder() / "tokenizer"
-    assets.keep(folder, lambda path: save_tokenizer(train_bpe(texts, MODEL.vocab_size), path), load_tokenizer, _ROOM)
+    storage.keep(folder, lambda path: save_tokenizer(train_bpe(texts, MODEL.vocab_size), path), load_tokenizer, _ROOM)
     return folder
 
 
@@ -60,8 +60,8 @@ def pretrained() -> tuple[TransformerLM, Tokenizer]:
 
 
 def _folder() -> Path:
-    return assets.run_dir("shakespeare-model", [asdict(MODEL), asdict(TRAINING), shakespeare.HELD_OUT])
+    return storage.run_dir("shakespeare-model", [asdict(MODEL), asdict(TRAINING), shakespeare.HELD_OUT])
 
 
 def _shards(folder: Path, works: list[shakespeare.Work], tokenizer: Tokenizer) -> TokenShards:
-    return assets.keep(folder, partial(write_shards, (w.text for w in works), tokenizer), TokenShards, _ROOM)
+    return storage.keep(folder, partial(write_shards, (w.text for w in works), tokenizer), TokenShards, _ROOM)

@@ -165,13 +165,11 @@ class Trainer:
         config, start = self.config, time.perf_counter()
         rate = self._schedule(self.step)
         batch, n_tokens, measured = self._next_batch()
-        loss = self._fill_gradients(batch)
-        norm = optim.clip_gradients(self.model.parameters(), config.clip or math.inf)
+        loss, norm = self._fill_gradients(batch)
         with _undivided():
             self._update()
             for _ in range(1, self.n_updates):
                 self._fill_gradients(batch)
-                optim.clip_gradients(self.model.parameters(), config.clip or math.inf)
                 self._update()
             loss, norm = loss.item(), norm.item()  # waits for the device, so that the clock tells the truth
             seconds = time.perf_counter() - start
@@ -222,8 +220,11 @@ class Trainer:
             group["lr"] = factor * group.setdefault("highest_lr", group["lr"])
         return factor * config.learning_rate
 
-    def _fill_gradients(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Fill the gradients with those of the mean loss over the batch of all processes, and return that loss."""
+    def _fill_gradients(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Fill the gradients with those of the mean loss over the batch of all processes, and clip them.
+
+        Returns that loss, and the norm of the gradients before they were clipped.
+        """
         n_parts = self.config.accumulation
         self.model.train()
         self.model.zero_grad()
@@ -239,7 +240,8 @@ class Trainer:
                     loss = self.loss(self.replica, *part, reduction="sum") / n_targets
                 loss.backward()
             mean_loss += loss.detach()
-        return processes.mean(mean_loss)
+        loss = processes.mean(mean_loss)
+        return loss, optim.clip_gradients(self.model.parameters(), self.config.clip or math.inf)
 
     # ---------------------------------------------------------------- what is done after it
 

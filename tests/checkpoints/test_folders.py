@@ -12,7 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 from model_peers import LLAMA3_ROPE, bert, gemma3, gpt2, llama, mistral, olmo2, qwen3, randomised, rewrite_config, save
 from safetensors.torch import load_file, save_file
 
-from course_lib import assets, checkpoints
+from course_lib import assets, checkpoints, storage
 from course_lib.architecture.attention import padding_mask
 
 CPU = torch.device("cpu")
@@ -314,17 +314,17 @@ def test_a_hub_whose_error_has_no_text_is_reported(monkeypatch):
         raise TimeoutError
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(assets.AssetError, match=r"could not be fetched from the Hugging Face hub \(TimeoutError\)"):
+    with pytest.raises(storage.AssetError, match=r"could not be fetched from the Hugging Face hub \(TimeoutError\)"):
         checkpoints.load("somebody/some-model", CPU)
 
 
 def test_a_hub_that_cannot_be_reached_is_said_to_be(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(assets.AssetError, match=r"'somebody/some-model' is no folder here.*could not be fetched"):
+    with pytest.raises(storage.AssetError, match=r"'somebody/some-model' is no folder here.*could not be fetched"):
         checkpoints.load("somebody/some-model", CPU)
 
 
 def test_a_hub_id_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(assets.AssetError, match="pip install huggingface_hub"):
+    with pytest.raises(storage.AssetError, match="pip install huggingface_hub"):
         checkpoints.load("somebody/some-model", CPU)

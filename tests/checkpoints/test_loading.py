@@ -14,9 +14,9 @@ import pytest
 import torch
 import transformers
 from safetensors import SafetensorError
-from test_assets import READ_ONLY, start, truncate, visible
+from tiny_assets import READ_ONLY, start, truncate, visible
 
-from course_lib import assets
+from course_lib import assets, storage
 from course_lib.checkpoints import convert, loading
 from course_lib.checkpoints import gguf as converting
 from course_lib.inference.generation import chat_prompt
@@ -208,7 +208,7 @@ def test_the_command_prints_one_line_for_each_asset_model_and_folder():
         assert real.licence in line
         assert line.endswith(str(assets.fetch(real.name)))
     assert converted.startswith("smollm2-135m-instruct: converted")
-    assert folder.endswith(str(assets.cache_dir()))
+    assert folder.endswith(str(storage.cache_dir()))
 
 
 def test_the_command_fails_with_the_message_alone(tmp_path, monkeypatch):
@@ -237,9 +237,9 @@ def test_a_full_disk_leaves_nothing_half(tiny, monkeypatch):
 
     with monkeypatch.context() as full:
         full.setattr(converting, "save_file", full_disk)
-        with pytest.raises(assets.AssetError, match=r"(?s)No space left.*MB free"):
+        with pytest.raises(storage.AssetError, match=r"(?s)No space left.*MB free"):
             load_tiny()
-    assert visible(assets.cache_dir() / "converted") == []
+    assert visible(storage.cache_dir() / "converted") == []
     load_tiny()
 
 
@@ -249,9 +249,9 @@ def test_a_process_killed_while_converting_leaves_nothing(tiny):
     )
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert [entry.startswith(".") for entry in visible(assets.cache_dir() / "converted")] == [True]
+    assert [entry.startswith(".") for entry in visible(storage.cache_dir() / "converted")] == [True]
     load_tiny()
-    assert visible(assets.cache_dir() / "converted") == [converted().name]
+    assert visible(storage.cache_dir() / "converted") == [converted().name]
 
 
 def test_processes_share_one_conversion(tiny):

@@ -94,7 +94,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, ending
 
 STREAMED = """
 import sys
-from course_lib.assets import AssetError
+from course_lib.storage import AssetError
 from course_lib.corpora.readers import stream_hub
 print([text for text in stream_hub(sys.argv[1])])
 try:

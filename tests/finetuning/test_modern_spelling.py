@@ -20,7 +20,7 @@ def small(monkeypatch, tmp_path):
         return TransformerLM(shape), tokenizer
 
     monkeypatch.setattr(modern_spelling, "_smollm2", load)
-    monkeypatch.setattr(modern_spelling.assets, "own_dir", lambda: tmp_path)
+    monkeypatch.setattr(modern_spelling.storage, "own_dir", lambda: tmp_path)
     return load
 
 

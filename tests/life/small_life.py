@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.alignment import Comparison
 from course_lib.corpora import shakespeare
 from course_lib.devices import single_thread
 from course_lib.life import __main__ as command
-from course_lib.life import kind_replies
+from course_lib.life import kind_replies, policy_paths
 from course_lib.pretraining import shakespeare_model
 
 _SERVER = multiprocessing.get_context("forkserver")  # has imported everything, so that a process starts at once
@@ -21,7 +21,7 @@ _SERVER.set_forkserver_preload(["course_lib.life.report"])
 
 def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let every stage be small, and kept in `folder`; the texts stay where they are."""
-    patch.setattr(assets, "own_dir", lambda: folder)
+    patch.setattr(storage, "own_dir", lambda: folder)
     train, held_out = shakespeare.split()
     works = [[replace(work, text=work.text[2000:80_000]) for work in some[:2]] for some in (train, held_out)]
     patch.setattr(shakespeare, "split", lambda: works)
@@ -38,9 +38,10 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def forget() -> None:
-    """Let `kind_replies` remember nothing, as in a new process."""
-    for remembered in ("_letters", "lines", "_first_look", "_reference", "reward_model"):
-        getattr(kind_replies, remembered).cache_clear()
+    """Let nothing be remembered, as in a new process."""
+    of_replies = kind_replies._letters, kind_replies.lines, kind_replies.reward_model
+    for remembered in (*of_replies, policy_paths._first_look, policy_paths._reference):
+        remembered.cache_clear()
 
 
 def _prefer_longer(pairs: list[tuple[str, str, str]]) -> list[Comparison]:

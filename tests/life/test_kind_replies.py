@@ -1,30 +1,16 @@
 """Kind replies, on a small recipe: what is kept is read, what is compared fits, and a reply is worth what it should be."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from small_life import forget, shrink
 
 from course_lib.alignment import Comparison, rewards
-from course_lib.devices import single_thread
 from course_lib.life import kind_replies
 from course_lib.pretraining import list_checkpoints
 
+pytestmark = pytest.mark.usefixtures("place")
 SHORT = replace(kind_replies.TRAINING, n_steps=2, warmup=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory) -> Iterator[Path]:
-    """The folder in which a small recipe keeps its stages."""
-    place = tmp_path_factory.mktemp("replies")
-    with pytest.MonkeyPatch.context() as patch, single_thread():
-        shrink(patch, place)
-        yield place
-    forget()
 
 
 def ended(text: str) -> list[int]:
@@ -63,7 +49,7 @@ def test_what_is_compared_fits_the_rows_and_is_kept(place):
     model, tokenizer = kind_replies.supervised()
     rows = kind_replies.compared(said, model.config.vocab_size)
     first, choices, lengths, second, _ = rows.parts
-    assert first.shape == second.shape == (len(said), kind_replies._ROW)
+    assert first.shape == second.shape == (len(said), kind_replies.ROW)
     assert choices.tolist() == [one.choice for one in said]
     text = tokenizer.decode(first[0, : lengths[0]].tolist())
     assert said[0].prompt in text and text.endswith(f"{said[0].first}<|im_end|>")
@@ -73,7 +59,7 @@ def test_what_is_compared_fits_the_rows_and_is_kept(place):
 
 def test_the_longest_prompt_and_a_reply_that_was_cut_off_fit():
     asked = max(kind_replies.test_prompts(), key=len)
-    assert len(asked) + kind_replies.LIMIT + 1 <= kind_replies._ROW
+    assert len(asked) + kind_replies.LIMIT + 1 <= kind_replies.ROW
 
 
 def test_a_reply_that_does_not_end_is_worth_one_less():
@@ -95,27 +81,6 @@ def test_probabilities_of_two_choices_the_other_way_round_sum_to_one():
     assert there + back == pytest.approx(1) and there != pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_look_is_the_mean_of_the_replies_and_the_model_is_no_distance_from_itself():
-    model, _ = kind_replies.supervised()
-    found, replies = kind_replies.look(model, step=3, seed=1), kind_replies.reply(model, seed=1)
-    assert (found.step, found.kl) == (3, pytest.approx(0, abs=1e-5))
-    assert found.length == pytest.approx(sum(map(len, replies.answers)) / len(replies.answers))
-    assert found.reward == pytest.approx(replies.reward.mean().item())
-
-
-def test_against_itself_a_model_wins_half(monkeypatch):
-    ratings = torch.rand(
-        100_000, generator=torch.Generator().manual_seed(0)
-    )  # people who like what they happen to like
-    monkeypatch.setattr(
-        kind_replies, "human_reward", lambda _, answers: ratings[[hash(tuple(answer)) % 100_000 for answer in answers]]
-    )
-    model, _ = kind_replies.supervised()
-    wins = torch.cat([kind_replies.reply(model, seed).wins for seed in range(0, 60, 2)])
-    assert len(wins) == 300 and 0.42 < wins.mean() < 0.58  # 2.8 standard errors
-    assert (wins != 0.5).double().mean() > 0.9
-
-
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
 def test_a_policy_that_is_kept_goes_on_and_one_that_is_not_leaves_nothing(place, method):
     before = set(place.iterdir())
@@ -127,34 +92,6 @@ def test_a_policy_that_is_kept_goes_on_and_one_that_is_not_leaves_nothing(place,
     assert again.folder == run.folder and list(again) == [] and again.history == run.history
     other = kind_replies.policy_trainer(method, seed=1, training=SHORT, kept=True)
     assert other.folder != run.folder and other.step == 0
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """Let the policies of `path` make few steps: its trainers took theirs when they were defined."""
-    for name in ("policy_trainer", "preference_trainer"):
-        make = getattr(kind_replies, name)
-        monkeypatch.setattr(
-            kind_replies, name, lambda *given, make=make: make(*given, training=replace(SHORT, n_steps=4))
-        )
-
-
-@pytest.mark.parametrize("damage", ["cut", "another number", "removed"])
-def test_a_path_is_kept_and_made_anew_when_it_is_damaged(place, short, damage):
-    found = kind_replies.path("grpo", seed=7, every=2)
-    assert [one.step for one in found] == [0, 2, 4] and found[0].kl == pytest.approx(0, abs=1e-5)
-    (file,) = place.glob("replies-path-grpo-7-*/records.json")
-    kept = file.read_text()
-    written = file.stat().st_mtime_ns
-    assert kind_replies.path("grpo", seed=7, every=2) == found and file.stat().st_mtime_ns == written
-    if damage == "removed":
-        file.unlink()
-    else:
-        looks = json.loads(kept)
-        looks[1]["human"] = 9.0
-        file.write_text(kept[:-20] if damage == "cut" else json.dumps(looks))
-    assert kind_replies.path("grpo", seed=7, every=2) == found
-    assert file.read_text() == kept
 
 
 def test_the_reward_model_begins_as_the_supervised_one_and_is_kept(place):

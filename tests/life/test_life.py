@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_life import forget, shrink, start
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.devices import single_thread
 from course_lib.life import kind_replies, report
 from course_lib.life.__main__ import main
@@ -164,7 +164,7 @@ def test_it_shows_what_the_logs_and_folders_hold(lived):
             last = read_history(list_checkpoints(folder)[-1], one.Report)[-1]
             assert (steps, seconds) == (f"{last.step:,}", f"{last.seconds:,.0f}")
         else:
-            assert (steps, seconds) == ("–", f"{assets.seconds_to_make(folder):.0f}")
+            assert (steps, seconds) == ("–", f"{storage.seconds_to_make(folder):.0f}")
     assert report.report_card().split() == re.sub(r"!\[.*", "", text).split()  # the same without figures
 
 

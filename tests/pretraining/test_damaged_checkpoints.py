@@ -205,11 +205,22 @@ def test_a_damaged_newest_checkpoint_is_removed_and_the_run_ends_the_same(run, t
     assert read(list_checkpoints(folder)[-1])[:2] == read(whole)[:2]
 
 
-@pytest.mark.filterwarnings("ignore:a damaged checkpoint was removed")
-def test_where_no_checkpoint_can_be_gone_on_from_the_run_begins_anew(folder):
-    for checkpoint in list_checkpoints(folder):
-        (checkpoint / "optimizer.safetensors").unlink(missing_ok=True)
-    assert list_checkpoints(training_checkpoints.mended(folder)) == []
+@pytest.mark.parametrize("damaged", [(), (0,)])
+def test_where_none_can_be_gone_on_from_whole_ones_are_moved_and_the_run_begins_anew(run, train, folder, damaged):
+    """Of step 0 only the weights are left, as of all old ones; the others have lost what optimizers remember."""
+    for checkpoint in list_checkpoints(folder)[1:]:
+        (checkpoint / "optimizer.safetensors").write_bytes(b"")
+    for place in damaged:
+        (list_checkpoints(folder)[place] / "model.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning) as warned:
+        assert list_checkpoints(training_checkpoints.mended(folder)) == []
+    assert [str(warning.message).split(":")[0] for warning in warned][:2] == ["a damaged checkpoint was removed"] * 2
+    whole = [load_model(path) for path in list_checkpoints(folder / "older-1")]
+    expected = [] if damaged else [load_model(list_checkpoints(run)[0])]
+    for found, wanted in zip(whole, expected, strict=True):
+        torch.testing.assert_close(found.state_dict(), wanted.state_dict())
+    with single_thread():
+        assert finish(Trainer(new_model(), train, None, CONFIG, folder)).step == 4
 
 
 def test_nothing_is_removed_that_is_whole_or_being_written(folder, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_lib import assets
+from course_lib import storage
 from course_lib.corpora import shakespeare
 from course_lib.devices import single_thread
 from course_lib.inference import stream_text
@@ -65,8 +65,8 @@ def refuse_in(folder: Path) -> Callable:
 
 def test_a_cache_that_may_not_be_written_is_left_alone(small, monkeypatch, tmp_path):
     own = tmp_path / "own"
-    monkeypatch.setattr(assets.platformdirs, "user_cache_dir", lambda name: str(own))
-    monkeypatch.setattr(assets.tempfile, "TemporaryFile", refuse_in(small))
+    monkeypatch.setattr(storage.platformdirs, "user_cache_dir", lambda name: str(own))
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refuse_in(small))
     run, _ = shakespeare_model.trainer()
     assert run.folder.is_relative_to(own)
     assert [path.name for path in small.iterdir()] == ["own"]
