@@ -269,17 +269,22 @@ def policy_trainer(
 def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingConfig = DPO) -> Trainer:
     """Return the Trainer of DPO: from the supervised model, on the choices of people themselves."""
     model, _ = supervised()
+    rows = _preference_rows()
+    seed_everything(seed)
+    return Trainer(
+        model.requires_grad_(), rows, None, replace(training, seed=seed), loss=partial(preference_pair_loss, beta=beta)
+    )
+
+
+@cache
+def _preference_rows() -> PreferencePairs:
     said = comparisons()
     asked = [ask(one.prompt) for one in said]
     chosen, rejected = (
         [_reply_ids(reply) for reply in kind]
         for kind in zip(*((one.chosen, one.rejected) for one in said), strict=True)
     )
-    rows = PreferencePairs(asked, chosen, rejected, ROW, model)
-    seed_everything(seed)
-    return Trainer(
-        model.requires_grad_(), rows, None, replace(training, seed=seed), loss=partial(preference_pair_loss, beta=beta)
-    )
+    return PreferencePairs(asked, chosen, rejected, ROW, supervised()[0])
 
 
 # ---------------------------------------------------------------- what replies are worth

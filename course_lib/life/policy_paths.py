@@ -74,7 +74,7 @@ def reply(policy: TransformerLM, seed: int = 0) -> Replies:
     reference, prompts = _reference(), test_prompts()
     answers = write_replies(policy, prompts, 1, seed)
     human = human_reward(prompts, answers)
-    others = human_reward(prompts, write_replies(reference, prompts, 1, seed + 1))
+    others = _liked(seed + 1)
     ids, targets = (part.to(policy.embedding.weight.device) for part in answer_rows(prompts, answers, ROW))
     with as_in_use(policy), as_in_use(reference):
         log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
@@ -110,6 +110,13 @@ def unleashed(seed: int = 0) -> list[PolicyReport]:
         _keep(folder, list(unleashed_trainer(seed)))
 
     return storage.keep(folder, write, partial(_kept, kind=PolicyReport), room=1_000_000)
+
+
+@cache
+def _liked(seed: int) -> Tensor:
+    """Return what people think of the supervised model's replies to the test's lines (line,), drawn by `seed`."""
+    prompts = test_prompts()
+    return human_reward(prompts, write_replies(_reference(), prompts, 1, seed))
 
 
 @cache

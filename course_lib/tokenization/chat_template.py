@@ -44,7 +44,7 @@ def render(
 
 def _environment() -> BoundedSandbox:
     environment = BoundedSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = environment.bounded(_to_json)
+    environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
     return environment
 

@@ -40,8 +40,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         super().__init__(**options)
         self._left = _MOST
         del self.globals["lipsum"], self.filters["format"]  # make text of any length
-        self.filters = {name: self.bounded(function) for name, function in self.filters.items()}
-        self.filters["counted"] = self._counted
+        self.filters = _Filters(self, self.filters)
 
     def _parse(self, source, name, filename) -> nodes.Template:
         template = super()._parse(source, name, filename)
@@ -49,7 +48,8 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
         return template
 
-    def _counted(self, things: Iterable) -> Iterator:
+    def counted(self, things: Iterable) -> Iterator:
+        """Yield `things`, charged one by one; in a template every loop is over such."""
         for thing in things:
             self._charge(None)
             yield thing
@@ -97,6 +97,23 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         if self._left < 0:
             raise TemplateRuntimeError(f"it makes more than a template may, {_MOST:,} characters in all")
         return made
+
+
+class _Filters(dict):
+    """The filters of a sandbox, each bounded when a template asks for it: to bound all takes longer than to write a chat."""
+
+    def __init__(self, sandbox: BoundedSandbox, filters: Mapping[str, Callable]):
+        super().__init__(filters, counted=sandbox.counted)
+        self.sandbox = sandbox
+
+    def __getitem__(self, name: str) -> Callable:
+        function = super().__getitem__(name)
+        return function if name == "counted" else self.sandbox.bounded(function)
+
+    def get(self, name: str, default: None = None) -> Callable | None:
+        """Return a filter as `[]` does, None if there is none."""
+        found = super().get(name)
+        return default if found is None else self[name]
 
 
 def _refuse_large(*arguments: object) -> None:

@@ -39,8 +39,9 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def forget() -> None:
     """Let nothing be remembered, as in a new process."""
-    of_replies = kind_replies._letters, kind_replies.lines, kind_replies.reward_model
-    for remembered in (*of_replies, policy_paths._first_look, policy_paths._reference):
+    of_replies = kind_replies._letters, kind_replies.lines, kind_replies.reward_model, kind_replies._preference_rows
+    of_paths = policy_paths._first_look, policy_paths._liked, policy_paths._reference
+    for remembered in (*of_replies, *of_paths):
         remembered.cache_clear()
 
 

@@ -83,6 +83,7 @@ def test_probabilities_of_two_choices_the_other_way_round_sum_to_one():
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
 def test_a_policy_that_is_kept_goes_on_and_one_that_is_not_leaves_nothing(place, method):
+    kind_replies.reward_model()
     before = set(place.iterdir())
     assert len(list(kind_replies.policy_trainer(method, training=SHORT))) == 2
     assert set(place.iterdir()) == before
