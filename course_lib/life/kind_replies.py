@@ -142,14 +142,19 @@ def run_folder(name: str, recipe: object = None) -> Path:
 def supervised_trainer() -> tuple[Trainer, Tokenizer]:
     """Return the Trainer that teaches lesson 04's model to reply, and the tokenizer. A finished one is done."""
     model, tokenizer = add_chat_format(*shakespeare_model.pretrained())
-    chats = [
-        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in lines().taught
-    ]
-    rows = PackedExamples([tokenize_chat(tokenizer, chat) for chat in chats], 128, model.config.vocab_size)
+    rows = _taught_rows(model.config.vocab_size)
     seed_everything(0)
     return Trainer(
         model.requires_grad_(), rows, None, _SUPERVISED, mended(run_folder("supervised")), loss=answer_loss
     ), tokenizer
+
+
+@cache
+def _taught_rows(vocab_size: int) -> PackedExamples:
+    chats = [
+        [{"role": "user", "content": line}, {"role": "assistant", "content": reply}] for line, reply in lines().taught
+    ]
+    return PackedExamples([tokenize_chat(_letters(), chat) for chat in chats], 128, vocab_size)
 
 
 def supervised() -> tuple[TransformerLM, Tokenizer]:

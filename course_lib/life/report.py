@@ -115,13 +115,12 @@ def _measure() -> _Card:
 def _write_scores(made: Mapping[str, Trainer | Path], folder: Path) -> None:
     """Score the models of a life, in a minute or so, and write it down."""
     text, supervised, policy = made["pretraining"].validation, made["supervised"].model, made["reinforcement"].writer
-    models = {"pretraining": made["pretraining"].model, "supervised": supervised, "reinforcement": policy}
+    losses = {"pretraining": made["pretraining"].history[-1].validation_loss}
+    for name, model in (("supervised", supervised), ("reinforcement", policy)):
+        losses[name] = evaluate(model, text, model.config.context_length)
     fresh = kind_replies.fresh_comparisons()
     scores = {
-        "bits": {
-            name: bits_per_byte(evaluate(model, text, model.config.context_length), text)
-            for name, model in models.items()
-        },
+        "bits": {name: bits_per_byte(loss, text) for name, loss in losses.items()},
         "probabilities": kind_replies.choice_probabilities(fresh).tolist(),
         "choices": [one.choice for one in fresh],
         "before": _as_lists(reply(supervised)),

@@ -39,10 +39,10 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def forget() -> None:
     """Let nothing be remembered, as in a new process."""
-    of_replies = kind_replies._letters, kind_replies.lines, kind_replies.reward_model, kind_replies._preference_rows
-    of_paths = policy_paths._first_look, policy_paths._liked, policy_paths._reference
-    for remembered in (*of_replies, *of_paths):
-        remembered.cache_clear()
+    for module in (kind_replies, policy_paths):
+        for remembered in vars(module).values():
+            if hasattr(remembered, "cache_clear"):
+                remembered.cache_clear()
 
 
 def _prefer_longer(pairs: list[tuple[str, str, str]]) -> list[Comparison]:
