@@ -74,11 +74,11 @@ _REWARD = PretrainingConfig(
     checkpoint_every=40,
 )  # fmt: skip
 TRAINING = PretrainingConfig(
-    n_steps=24, batch_size=4, context_length=_PROMPT, learning_rate=6e-4, muon_learning_rate=None, weight_decay=0.0, warmup=3,
-    decay=0.0, checkpoint_every=12,
+    n_steps=12, batch_size=4, context_length=_PROMPT, learning_rate=1e-3, muon_learning_rate=None, weight_decay=0.0, warmup=2,
+    decay=0.0, checkpoint_every=6,
 )  # fmt: skip
 POLICY = PolicyConfig(max_new_tokens=LIMIT, n_samples=8, kl_weight=0.3)
-DPO = replace(TRAINING, n_steps=32, batch_size=16, context_length=ROW)
+DPO = replace(TRAINING, n_steps=18, batch_size=16, context_length=ROW, learning_rate=7e-4)
 N_HASTY, HASTY = 400, replace(_REWARD, n_steps=40)  # choices, for a reward model that is easily deceived
 _CHOICES, _AT_ONCE = "choices.jsonl", 200  # file name; prompts
 _UNENDED = -1.0  # what is added to the reward of a reply that does not end: none like it was ever compared
@@ -274,7 +274,7 @@ def policy_trainer(
 def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingConfig = DPO) -> Trainer:
     """Return the Trainer of DPO: from the supervised model, on the choices of people themselves."""
     model, _ = supervised()
-    rows = _preference_rows()
+    rows = _preference_rows(4 * training.n_steps * training.batch_size)
     seed_everything(seed)
     return Trainer(
         model.requires_grad_(), rows, None, replace(training, seed=seed), loss=partial(preference_pair_loss, beta=beta)
@@ -282,8 +282,8 @@ def preference_trainer(seed: int = 0, beta: float = 0.1, training: PretrainingCo
 
 
 @cache
-def _preference_rows() -> PreferencePairs:
-    said = comparisons()
+def _preference_rows(most: int) -> PreferencePairs:
+    said = comparisons()[:most]
     asked = [ask(one.prompt) for one in said]
     chosen, rejected = (
         [_reply_ids(reply) for reply in kind]

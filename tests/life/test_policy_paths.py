@@ -9,7 +9,7 @@ import torch
 from course_lib.life import kind_replies, policy_paths
 
 pytestmark = pytest.mark.usefixtures("place")
-SHORT = replace(kind_replies.TRAINING, n_steps=4, warmup=0)
+SHORT = replace(kind_replies.TRAINING, n_steps=6, warmup=0)
 
 
 def test_a_look_is_the_mean_of_the_replies_and_the_model_is_no_distance_from_itself():
@@ -43,17 +43,17 @@ def short(monkeypatch):
 
 @pytest.mark.parametrize("damage", ["cut", "another number", "removed"])
 def test_a_path_is_kept_and_made_anew_when_it_is_damaged(place, short, damage):
-    found = policy_paths.path("grpo", seed=7, every=2)
-    assert [one.step for one in found] == [0, 2, 4] and found[0].kl == pytest.approx(0, abs=1e-5)
+    found = policy_paths.path("grpo", seed=7)
+    assert [one.step for one in found] == [0, 2, 4, 6] and found[0].kl == pytest.approx(0, abs=1e-5)
     (file,) = place.glob("replies-path-grpo-7-*/records.json")
     kept = file.read_text()
     written = file.stat().st_mtime_ns
-    assert policy_paths.path("grpo", seed=7, every=2) == found and file.stat().st_mtime_ns == written
+    assert policy_paths.path("grpo", seed=7) == found and file.stat().st_mtime_ns == written
     if damage == "removed":
         file.unlink()
     else:
         looks = json.loads(kept)
         looks[1]["human"] = 9.0
         file.write_text(kept[:-20] if damage == "cut" else json.dumps(looks))
-    assert policy_paths.path("grpo", seed=7, every=2) == found
+    assert policy_paths.path("grpo", seed=7) == found
     assert file.read_text() == kept
