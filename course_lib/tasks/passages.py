@@ -61,7 +61,7 @@ class Question:
 
 
 def questions() -> tuple[Question, ...]:
-    """Return the questions that a play answers, play by play. Raises ValueError that says the line if the file is damaged."""
+    """Return the questions that a play answers, play by play. Raises ValueError that says where if the file is damaged."""
     return _read(_DATA)[0]
 
 
@@ -139,7 +139,11 @@ def _alike(first: str, second: str) -> bool:
 def _read(path: Path) -> tuple[tuple[Question, ...], tuple[str, ...]]:
     """Return the questions in a file that have an answer, and the texts of those that have none."""
     answered, unanswered = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             if isinstance(row, dict) and set(row) == {"text"} and _is_text(row["text"]):
