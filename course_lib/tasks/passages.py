@@ -1,6 +1,6 @@
 """Questions on the plays, each with the line that answers it: what retrieval, and answers from it, are measured on.
 
-    Which fruit does the tyrant request from the prelate?        I saw good strawberries in your garden there:
+    Which fruit, grown by the prelate, does the tyrant request?      I saw good strawberries in your garden there:
 
 More than half of the questions share no content word with their passage (`shared_words` is the rule): an index of words finds
 those only by chance, one of meanings may find them. The text is that of the modern edition. How the questions were made, and
@@ -23,21 +23,21 @@ MARGIN = 11
 
 _DATA = Path(__file__).with_name("data") / "passages.jsonl"
 _MOST_WORDS = 15  # of an answer that is right: whoever repeats the passage has not answered
-_NOT_CONTENT = frozenset(
-    """
-    a about above after again against all along also although am among an and another any anybody anyone anything are art as
-    at away be became because become been before behind being below beneath beside besides between beyond both but by can
-    cannot canst could did didst do does done dost doth down during each either else enough ever every everyone everything
-    few for from had hadst has hast hath have having he hence her here hers herself him himself his how however i if in into
-    is it its itself just least less like many may me mine might mightst more most much must my myself near neither never no
-    nobody none nor not nothing now o of off often on once only or other others our ours ourselves out over own per perhaps
-    quite rather same shall shalt she should shouldst since so some somebody someone something still such than that the thee
-    their theirs them themselves then thence there therefore these they thine this those thou though through throughout thus
-    thy thyself till to together too toward towards under until unto up upon us very was wast we well were wert what whatever
-    when whence where wherefore whether which while whilst whither who whoever whom whose why will wilt with within without
-    would wouldst ye yea yes yet you your yours yourself yourselves
-    """.split()
-)
+_LITTLE_WORDS = """
+    a about above after again against all along also although am among an and another any anybody anyone anything are
+    art as at away be became because become been before behind being below beneath beside besides between beyond both
+    but by can cannot canst could did didst do does done dost doth down during each either else enough ever every
+    everyone everything few for from had hadst has hast hath have having he hence her here hers herself him himself his
+    how however i if in into is it its itself just least less like many may me mine might mightst more most much must my
+    myself near neither never no nobody none nor not nothing now o of off often on once only or other others our ours
+    ourselves out over own per perhaps quite rather same shall shalt she should shouldst since so some somebody someone
+    something still such than that the thee their theirs them themselves then thence there therefore these they thine
+    this those thou though through throughout thus thy thyself till to together too toward towards under until unto up
+    upon us very was wast we well were wert what whatever when whence where wherefore whether which while whilst whither
+    who whoever whom whose why will wilt with within without would wouldst ye yea yes yet you your yours yourself
+    yourselves
+"""
+_FUNCTION_WORDS = frozenset(_LITTLE_WORDS.split())
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")
 _ENDING = re.compile(r"(?<=\w{3})(?:'s|'d|e[drs]|e?st|eth|ing|li|nes|s|e)$")  # of a word whose spelling is folded
 _SHORTEST = 4  # letters of a stem that another one may begin with: "marri" and "marriage", but not "her" and "hermit"
@@ -120,7 +120,7 @@ def _plain(text: str) -> list[str]:
 
 def _stems(text: str) -> set[str]:
     words = _WORD.findall(text.lower().replace("’", "'"))
-    return {_stem(word) for word in words if len(word) > 1 and word not in _NOT_CONTENT}
+    return {_stem(word) for word in words if len(word) > 1 and word not in _FUNCTION_WORDS}
 
 
 def _stem(word: str) -> str:

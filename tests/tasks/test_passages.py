@@ -92,7 +92,7 @@ def test_the_label_is_what_the_rule_says(modern):
 
 def test_the_folio_shares_no_word_either_where_the_modern_edition_does_not(modern):
     """Its passage is found by the words around the line, as prose is broken otherwise there."""
-    folios = of_edition("folio")
+    folios = {name: folio_lines(work) for name, work in of_edition("folio").items()}
     n_checked = 0
     for question in questions():
         folio = folios.get(OLD_NAMES.get(question.work, question.work))
@@ -101,11 +101,18 @@ def test_the_folio_shares_no_word_either_where_the_modern_edition_does_not(moder
         around = passage(question, modern[question.work]).split("\n")
         at = around.index(question.lines[0])
         wanted = words(around[max(at - 3, 0) : at + 4])
-        lines = [line.strip() for line in folio.text.splitlines() if line.strip()]
-        best = max(range(len(lines)), key=lambda i: len(wanted & words(lines[max(i - 3, 0) : i + 4])))
-        n_checked += len(wanted & words(lines[max(best - 3, 0) : best + 4])) > 0.55 * len(wanted)
+        lines, nearby = folio
+        best = max(range(len(lines)), key=lambda i: len(wanted & nearby[i]))
+        n_checked += len(wanted & nearby[best]) > 0.55 * len(wanted)
         assert not shared_words(question.text, "\n".join(lines[max(best - 11, 0) : best + 12])), question.text
     assert n_checked >= 85
+
+
+def folio_lines(work: Work) -> tuple[list[str], list[set[str]]]:
+    """Return the lines of a play, and of each the words that stand in it or in one of the three before and after it."""
+    lines = [line.strip() for line in work.text.splitlines() if line.strip()]
+    of_line = [words([line]) for line in lines]
+    return lines, [set().union(*of_line[max(i - 3, 0) : i + 4]) for i in range(len(lines))]
 
 
 def words(lines: list[str]) -> set[str]:
@@ -123,9 +130,10 @@ def test_the_card_counts_what_is_there():
         n_shared = sum(question.shares_words for question in of_kind)
         counted[name] = [len({q.work for q in of_kind}), len(of_kind), len(of_kind) - n_shared, n_shared]
     counted["all"] = [sum(column) for column in zip(*counted.values(), strict=True)]
-    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", CARD.read_text(encoding="utf-8"), re.M)
+    card = CARD.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", card, re.M)
     assert {name: [int(number) for number in numbers] for name, *numbers in rows} == counted
-    assert f"{len(unanswerable())} questions that no play answers" in CARD.read_text(encoding="utf-8")
+    assert f"{len(unanswerable())} questions that no play answers" in " ".join(card.split())
 
 
 @pytest.mark.parametrize(
