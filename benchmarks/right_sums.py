@@ -94,14 +94,14 @@ def kept_the_right_ones(model: TransformerLM, seed: int) -> list:
 def main() -> None:
     for seed in SEEDS:
         print(f"seed {seed}")
-        model = learn(first_examples(lambda i: i % 2 == 1), seed, 200)
+        model = learn(first_examples(lambda i: i % 2 == 1), seed, 300)
         told("both halves", model)
         weights = {name: weight.clone() for name, weight in model.state_dict().items()}
         by_grpo(model, seed)
         told("then GRPO", model)
         model.load_state_dict(weights)
         told("then the right ones", learn(kept_the_right_ones(model, seed), seed, 100, model))
-        told("the worked half", learn(first_examples(lambda i: True), seed, 200))
+        told("the worked half", learn(first_examples(lambda i: True), seed, 300))
 
 
 if __name__ == "__main__":
