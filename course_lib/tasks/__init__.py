@@ -1,4 +1,4 @@
-"""What models are taught, with answers to compare with: made from real texts, or by a rule. Lessons 05 and 06.
+"""What models are taught, with answers to compare with: made from real texts, or by a rule. Lessons 05 to 07.
 
 - `instructions`: questions about lines of plays, and what is replied to them (05, 06)
 - `questions`: which of two sentences is a question (05)
@@ -6,4 +6,6 @@
 - `capitals`: facts that a model has before it is taught a task (05)
 - `ratings`: what ten people think of each word of a text (06)
 - `sums`: arithmetic, whose answers a rule can judge (06)
+- `programs`: functions to be written, with tests (07)
+- `extraction`: short texts, and what stands in them as JSON (07)
 """
