@@ -1,6 +1,6 @@
 """Sixty short texts, and what stands in them as a JSON object: what an application reads out of a notice, an order or a letter.
 
-    Reminder: the book A Short History of Rope must be returned by 2031-04-17.
+    Reminder: the book A Short History of Rope must be returned by 2031-04-17. We are open until six.
     {"title": "A Short History of Rope", "due": "2031-04-17"}
 
 The texts are of nine kinds, and each kind has one JSON schema, so that what is compiled from it is used again. An answer is
@@ -9,6 +9,7 @@ constrained decoding warrants the one, and may cost the other. What the set is n
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ def score(task: ExtractionTask, text: str) -> Score:
 
     Content does not ask for form: of an object that does not fit the schema, the right fields count, and fields beside the
     schema's do not. A field is right if its value is of the gold value's JSON type and equal to it: numbers as numbers, 9.50
-    and 9.5; texts regardless of case, of how their characters are encoded (NFKC), of white space and of the signs .,;:!?'"
-    at their ends; lists regardless of order, all of it or nothing. Of a name that stands twice in the object the last counts.
+    and 9.5; texts regardless of case, of how their characters are encoded (NFKC), of white space, of the signs .,;:!?'" at
+    their ends and of an article (a, an, the) in front; lists regardless of order, all of it or nothing. Of a name that
+    stands twice in the object the last counts.
 
     NaN and Infinity are no JSON. What is nested deeper, or has a number longer, than Python reads does not parse either.
     ValueError if `text` is no text.
@@ -155,6 +157,7 @@ def first_object(text: str) -> str:
 
 
 _SIGNS = " .,;:!?'\""
+_ARTICLE = re.compile("^(?:a|an|the) ")
 
 
 def _refuse(name: str) -> None:
@@ -173,4 +176,5 @@ def _agree(found: Any, wanted: Any) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_SIGNS)
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_SIGNS)
+    return _ARTICLE.sub("", plain)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from importlib import resources
 
 import pytest
@@ -76,6 +77,7 @@ def test_every_choice_and_both_truths_occur():
 def test_texts_are_of_a_few_sentences():
     for task in TASKS:
         assert 60 <= len(task.text) <= 250 and task.text == " ".join(task.text.split())
+        assert 2 <= len(re.findall(r"(?<!Dr|Mr|Ms)(?<!Mrs)[.?!](?= |$)", task.text)) <= 5, task.text
 
 
 def test_the_gold_object_is_all_right():
@@ -89,13 +91,15 @@ def test_the_gold_object_is_all_right():
     [
         ({"customer": " ines  OKAFOR. "}, True, 5),
         ({"customer": "Ｉｎｅｓ Okafor"}, True, 5),  # full-width letters
+        ({"customer": "'The Ines Okafor'"}, True, 5),
+        ({"customer": "then Ines Okafor"}, True, 4),
         ({"customer": "Okafor"}, True, 4),
         ({"customer": "Okafor Ines"}, True, 4),
         ({"customer": ""}, True, 4),
         ({"customer": "I" * 41}, False, 4),
         ({"customer": None}, False, 4),
         ({"customer": ["Ines Okafor"]}, False, 4),
-        ({"articles": ["hat", "gloves"]}, True, 5),
+        ({"articles": ["A hat", "the gloves"]}, True, 5),
         ({"articles": ["hat", "hat", "gloves"]}, True, 4),
         ({"articles": ["hat"]}, True, 4),
         ({"articles": []}, True, 4),
