@@ -15,7 +15,7 @@ The rooms. Each may import those above it and none below; its `__init__` says in
 - `checkpoints`: real weights into a `TransformerLM` (03)
 - `inference`: generation, and looking inside a model at work (01 to 03)
 - `corpora`: where texts come from, filters, duplicates, token files (04)
-- `tasks`: what models are taught, with answers to compare with (05, 06)
+- `tasks`: what models are taught, with answers to compare with (05 to 07)
 - `pretraining`: optimisers, the training loop, scaling laws, parallelism, the course's own model (04)
 - `finetuning`: from a model that continues to one that answers (05)
 - `alignment`: from what is likely to what people prefer (06)

@@ -5,20 +5,23 @@ What is wrong there would else come out elsewhere: as a loop that never ends, as
 
 import json
 import math
+import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-__all__ = ["check", "check_fields", "check_names", "check_texts", "read_json"]
+__all__ = ["check", "check_fields", "check_names", "check_texts", "read_json", "read_json_lines"]
+
+T = TypeVar("T")
 
 _NUMBERS = {int: (Integral, 2**63 - 1), float: (Real, sys.float_info.max)}  # what counts as one, and the largest
 
 
 def check(name: str, value: object, kind: Any = int, at_least: float | None = None, at_most: float = math.inf) -> None:
-    """Raise ValueError that says `name` unless `value` is of `kind`: a class, `Literal[…]`, or a class `| None`.
+    """Raise ValueError that says `name` unless `value` is of `kind`: a class, `Literal[…]`, a class `| None`, or `tuple[…]`.
 
     A number must be positive, or `at_least` something, and finite, or `at_most` something; an int must fit into 64 bits. An int
     is as good as a float, and NumPy's numbers as Python's; but True, which Python counts as 1, is none.
@@ -29,7 +32,7 @@ def check(name: str, value: object, kind: Any = int, at_least: float | None = No
         return
     if isinstance(kind, UnionType) and value is None:
         return
-    wanted = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+    wanted = get_args(kind)[0] if isinstance(kind, UnionType) else get_origin(kind) or kind
     accepted, largest = _NUMBERS.get(wanted, (wanted, None))
     if not isinstance(value, accepted) or (largest and isinstance(value, bool)):
         raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
@@ -69,3 +72,21 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # brackets in brackets go deeper than Python can
         raise ValueError(f"{path} is no JSON file that can be read, or is damaged: {error}") from None
     return content
+
+
+def read_json_lines(path: str | os.PathLike, make: Callable[..., T]) -> list[T]:
+    """Return `make(**fields)` of the object on each line of a file, in order.
+
+    Raises ValueError that says the path, and the line that holds no object or another one than `make` takes; also for a file
+    of no line, and one whose last line has no end, as a copy that was cut short.
+    """
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    if last or not lines:
+        raise ValueError(f"{path} is cut short: it does not end with the end of a line")
+    made = []
+    for number, line in enumerate(lines, 1):
+        try:
+            made.append(make(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}, cannot be read, or is damaged: {error}") from None
+    return made

@@ -7,4 +7,6 @@
 - `ratings`: what ten people think of each word of a text (06)
 - `sums`: arithmetic, whose answers a rule can judge (06)
 - `passages`: questions on the plays, and the lines that answer them (07)
+- `programs`: functions to be written, with tests (07)
+- `extraction`: short texts, and what stands in them as JSON (07)
 """
