@@ -202,7 +202,7 @@ def _minimise(edges: Edges, accepting: list[int]) -> list[int]:
 # ---------------------------------------------------------------- the table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Automaton:
     """A deterministic automaton with as few states as can be; it starts in state 0. Made by `compile_pattern`."""
 

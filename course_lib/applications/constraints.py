@@ -48,7 +48,7 @@ class _Vocabulary:
         self.size = max([*tokenizer.vocab.values(), *tokenizer.special_tokens.values()]) + 1
         self.ids = np.array(sorted(self.data, key=self.data.get), dtype=np.int64)
         in_order = [self.data[id] for id in self.ids.tolist()]
-        lengths = np.array([len(data) for data in in_order])
+        lengths = np.array([len(data) for data in in_order], dtype=np.int64)
         table = np.zeros((len(in_order), lengths.max(initial=0)), np.uint8)
         table[np.arange(table.shape[1]) < lengths[:, None]] = np.frombuffer(b"".join(in_order), np.uint8)
         differs = np.ones_like(table, dtype=bool)  # from the token before, in this byte or one before it
@@ -145,7 +145,7 @@ class Constraint:
                     self._masks[state] = mask
         else:
             mask = self._mask(state, max_new_tokens)
-        return torch.from_numpy(mask)
+        return torch.from_numpy(mask.copy())  # of the cached one, the caller may change it
 
     @cached_property
     def _longest_way(self) -> int:
@@ -193,7 +193,7 @@ class Grammar:
 
     def allowed(self, state: Any, max_new_tokens: int | None = None) -> Tensor:
         """Return which tokens (vocab,) may follow."""
-        mask = np.frombuffer(state.compute_logit_bias(), np.uint8) > 0
+        mask = np.frombuffer(state.compute_logit_bias(), np.uint8) > 0  # the library's way to say it: 0 or 200
         if state.is_error():
             raise ValueError(f"llguidance gives up: {state.get_error()}")
         return torch.from_numpy(mask)
@@ -283,6 +283,10 @@ def removed_mass(logits: Tensor, allowed: Tensor) -> Tensor:
     """Return which share (…) of the probability of `logits` (…, vocab), at temperature 1, a mask takes away.
 
     `allowed` (…, vocab), bool, is what remains; it may be shorter than the logits, whose other tokens are taken away too.
+    ValueError if it is longer.
     """
-    taken = torch.nn.functional.pad(~allowed.to(logits.device), (0, logits.shape[-1] - allowed.shape[-1]), value=True)
+    missing = logits.shape[-1] - allowed.shape[-1]
+    if missing < 0:
+        raise ValueError(f"allowed must be at most as long as the {logits.shape[-1]} logits, not {allowed.shape[-1]}")
+    taken = torch.nn.functional.pad(~allowed.to(logits.device), (0, missing), value=True)
     return logits.float().softmax(dim=-1).where(taken, 0.0).sum(dim=-1)

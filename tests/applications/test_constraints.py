@@ -338,6 +338,8 @@ def test_a_rule_that_is_asked_about_another_text_begins_anew(small):
         with pytest.raises(ValueError, match=r"is not allowed where it stands|is no id"):
             rule.allowed(wrong)
     assert torch.equal(rule.allowed([a, b]), constraint.rule().allowed([a, b]))  # after an error too
+    rule.allowed([a]).zero_()  # the caller's to change
+    assert torch.equal(rule.allowed([a]), constraint.rule().allowed([a])) and rule.allowed([a]).any()
     with pytest.raises(ValueError, match="are the tokenizer's end_ids among the stop_ids"):
         rule.allowed([a, b, *small.end_ids])
 
@@ -398,6 +400,8 @@ def test_the_mass_that_a_mask_removes_is_a_share():
     removed = removed_mass(logits, torch.tensor([True, False, True]))
     torch.testing.assert_close(removed, torch.tensor([0.5, 0.5]))
     assert removed_mass(logits[0], torch.ones(4, dtype=torch.bool)) == 0
+    with pytest.raises(ValueError, match="at most as long as the 4 logits, not 5"):
+        removed_mass(logits, torch.ones(5, dtype=torch.bool))
 
 
 def test_the_real_model_answers_in_the_form_that_is_asked_of_it(smollm2):
