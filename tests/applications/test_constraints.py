@@ -281,7 +281,7 @@ def test_masks_are_those_of_outlines_core_but_for_what_that_leaves_out(smollm2, 
             continue
         assert guide.get_tokens() and ours.nonzero()[:, 0].tolist() == sorted(guide.get_tokens())
         n_allowed += 1
-    assert n_allowed > 10
+    assert n_allowed >= 3  # the others lie behind a token that it leaves out
 
 
 # ---------------------------------------------------------------- rules, in the loops that write
