@@ -1,0 +1,8 @@
+"""What people do with language models: lesson 07.
+
+Read in this order:
+
+- `patterns`: what a text must be, as a regular expression or a JSON schema
+- `automata`: a pattern becomes a machine that reads bytes
+- `constraints`: a machine that reads tokens, and leaves a model only those that keep its text valid
+"""

@@ -1,0 +1,440 @@
+"""What a text must be, said as a regular expression or as a JSON schema.
+
+`parse` reads a regular expression, a subset of Python's `re`, as a tree: this, then that; either this or that; this so many
+times. `automata.py` makes a machine of it. `schema_pattern` writes a JSON schema as a regular expression, as far as one can say
+it: it cannot count open brackets, so what lies within what is written out, and has an end.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from course_lib.checks import check
+
+__all__ = ["Chars", "Either", "Node", "Ranges", "Repeat", "Then", "all_but", "parse", "schema_pattern"]
+
+_MAX_GROUPS = 100  # in each other: Python's own stack ends at ten times as many calls
+
+Ranges = tuple[tuple[int, int], ...]  # of code points, both ends included; sorted, with gaps between, no surrogates
+
+
+def all_but(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Return the code points that are in none of `ranges`, which may overlap, surrogates never: they are half characters."""
+    gaps, start = [], 0
+    for low, high in sorted([*ranges, (0xD800, 0xDFFF), (0x110000, 0x110000)]):
+        if start < low:
+            gaps.append((start, low - 1))
+        start = max(start, high + 1)
+    return tuple(gaps)
+
+
+# ---------------------------------------------------------------- from a regular expression to a tree
+
+
+@dataclass(frozen=True)
+class Chars:
+    """One character out of `ranges` of code points."""
+
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class Then:
+    """All `parts`, one after the other."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True)
+class Either:
+    """One of `options`."""
+
+    options: tuple["Node", ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """`part`, `low` to `high` times; None: any number of times."""
+
+    part: "Node"
+    low: int
+    high: int | None
+
+
+Node = Chars | Then | Either | Repeat
+_CLASSES = {"d": ((48, 57),), "w": ((48, 57), (65, 90), (95, 95), (97, 122)), "s": ((9, 13), (32, 32))}
+_CONTROLS = {"a": 7, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+_HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
+
+
+def parse(pattern: str) -> Node:
+    r"""Return the tree of a pattern: a subset of Python's `re`, as it reads it with `re.ASCII`.
+
+    Characters; `.` (all but the newline); classes `[a-z]` and `[^a-z]`; `\d \w \s \D \W \S`; the escapes
+    `\n \r \t \f \v \a \xhh \uhhhh \Uhhhhhhhh` and `\` before a sign; groups `(…)` and `(?:…)`; `|`; and the quantifiers
+    `? * + {m} {m,} {,n} {m,n}`.
+
+    ValueError that names the place for anything else: anchors, as the whole text has to match anyway; lazy quantifiers, as they
+    change nothing about which texts do; backreferences, which no finite number of states can follow; lookarounds.
+    """
+    if not isinstance(pattern, str):
+        raise ValueError(f"a pattern must be str, not {pattern!r}")
+    parser = _Parser(pattern)
+    tree = parser.either()
+    if parser.peek():
+        parser.refuse("this ) closes no group; the sign itself is \\)", parser.at)
+    return tree
+
+
+class _Parser:
+    """Recursive descent: one method for each kind of part, from the loosest binding, `|`, to the tightest."""
+
+    def __init__(self, pattern: str):
+        self.pattern, self.at, self.depth = pattern, 0, 0
+
+    def refuse(self, what: str, at: int) -> None:
+        before, after = self.pattern[max(at - 20, 0) : at], self.pattern[at : at + 20]
+        raise ValueError(f"{what}; at character {at} of the pattern, between {before!r} and {after!r}")
+
+    def peek(self) -> str:
+        return self.pattern[self.at : self.at + 1]  # "" at the end
+
+    def take(self, wanted: str | None = None) -> str:
+        """Return the next character and go past it; "" at the end, and where another one is `wanted`."""
+        character = self.peek() if wanted in (None, self.peek()) else ""
+        self.at += len(character)
+        return character
+
+    def either(self) -> Node:
+        options = [self.then()]
+        while self.take("|"):
+            options.append(self.then())
+        return options[0] if len(options) == 1 else Either(tuple(options))
+
+    def then(self) -> Node:
+        parts = []
+        while self.peek() not in {"", "|", ")"}:
+            parts.append(self.repeat())
+        return parts[0] if len(parts) == 1 else Then(tuple(parts))
+
+    def repeat(self) -> Node:
+        part, at = self.atom(), self.at
+        sign = self.peek()
+        if sign not in {"?", "*", "+", "{"}:
+            return part
+        self.at += 1
+        limits = self.limits(at) if sign == "{" else {"?": (0, 1), "*": (0, None), "+": (1, None)}[sign]
+        if self.peek() in {"?", "*", "+", "{"}:
+            self.refuse("a quantifier cannot follow a quantifier, and none is lazy or possessive here", self.at)
+        return Repeat(part, *limits)
+
+    def limits(self, at: int) -> tuple[int, int | None]:
+        inside, closed, _ = self.pattern[self.at : self.at + 20].partition("}")
+        low, comma, high = inside.partition(",")
+        if not closed or inside == "" or not all(n == "" or (n.isascii() and n.isdecimal()) for n in (low, high)):
+            self.refuse("{ begins a number of times, {2}, {2,}, {,5} or {2,5}; the sign itself is \\{", at)
+        if low and high and int(low) > int(high):
+            self.refuse(f"at least {low} and at most {high} times cannot be", at)
+        self.at += len(inside) + 1
+        return int(low or 0), (int(high) if high else None) if comma else int(low)
+
+    def atom(self) -> Node:
+        at = self.at
+        match self.take():
+            case "(":
+                return self.group(at)
+            case "[":
+                return self.char_class(at)
+            case ".":
+                return Chars(all_but([(10, 10)]))
+            case "^" | "$" as sign:
+                self.refuse(f"no anchors: the whole text has to match anyway; the sign itself is \\{sign}", at)
+            case "?" | "*" | "+" | "{" as sign:
+                self.refuse(f"{sign} has nothing before it to repeat; the sign itself is \\{sign}", at)
+        self.at = at
+        return Chars(all_but(all_but(self.character())))  # without surrogates
+
+    def group(self, at: int) -> Node:
+        if self.take("?") and not self.take(":"):
+            self.refuse("(? only begins (?:…) here, no lookaround, name, flag or comment", at)
+        self.depth += 1
+        if self.depth > _MAX_GROUPS:
+            self.refuse(f"more than {_MAX_GROUPS} groups are open", at)
+        inside = self.either()
+        if not self.take(")"):
+            self.refuse("this ( is never closed", at)
+        self.depth -= 1
+        return inside
+
+    def char_class(self, at: int) -> Node:
+        is_negated, ranges = self.take("^"), []
+        while not ranges or self.peek() != "]":  # a ] right at the start is a character
+            start, item = self.at, self.class_item(at)
+            if self.peek() == "-" and self.pattern[self.at + 1 : self.at + 2] not in {"", "]"}:
+                self.at += 1
+                (low, end), (other, high) = item[0], self.class_item(at)[0]
+                if low != end or other != high or low > high:
+                    self.refuse("this is no range from a character to a later one", start)
+                item = ((low, high),)
+            ranges += item
+        self.at += 1
+        return Chars(all_but(ranges if is_negated else all_but(ranges)))
+
+    def class_item(self, at: int) -> Ranges:
+        if not self.peek():
+            self.refuse("this [ is never closed", at)
+        return self.character()
+
+    def character(self) -> Ranges:
+        at, character = self.at, self.take()
+        if character != "\\":
+            return ((ord(character), ord(character)),)
+        letter = self.take()
+        if letter.lower() in _CLASSES:
+            ranges = _CLASSES[letter.lower()]
+            return ranges if letter.islower() else all_but(ranges)
+        code = _CONTROLS.get(letter)
+        if letter in _HEX_DIGITS:
+            digits = self.pattern[self.at : self.at + _HEX_DIGITS[letter]]
+            self.at += len(digits)
+            if len(digits) == _HEX_DIGITS[letter] and all(digit in "0123456789abcdefABCDEF" for digit in digits):
+                code = int(digits, 16)
+        elif letter and not (letter.isascii() and letter.isalnum()):
+            code = ord(letter)
+        if code is None or code > 0x10FFFF:
+            self.refuse(f"\\{letter} is no escape that is known here: no backreference, no boundary", at)
+        return ((code, code),)
+
+
+# ---------------------------------------------------------------- from a JSON schema to a regular expression
+
+_MAX_DEPTH = 10
+_MAX_LENGTH = 200_000  # of a pattern: its automaton would be too large
+_REMARKS = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "$schema",
+    "$id",
+    "$comment",
+}
+_KEYWORDS = {  # of each type: what Python reads it as, and what its schema may say
+    "object": (dict, {"properties", "required", "additionalProperties"}),
+    "array": (list, {"items", "minItems", "maxItems"}),
+    "string": (str, {"minLength", "maxLength", "pattern"}),
+    "integer": (int, {"minimum", "maximum"}),
+    "number": (int | float, set()),
+    "boolean": (bool, set()),
+    "null": (type(None), set()),
+}
+_CHARACTER = r'(?:[^"\\\x00-\x1F]|\\["\\bfnrt])'  # of a string: control characters are not written as \u0001
+_ESCAPED = {ord(character): json.dumps(character)[1:-1] for character in '"\\\b\f\n\r\t'}
+_SIGNS = frozenset(r"\.^$*+?{}[]|()")
+
+
+def schema_pattern(schema: Mapping[str, Any], *, max_spaces: int = 1) -> str:
+    """Return a regular expression for JSON that fits `schema`, of a subset of JSON Schema, for `Constraint` and for `re`.
+
+    Objects (`properties`, `required`; keys in the order in which the schema names them, and no others); arrays (`items`,
+    `minItems`, `maxItems`); strings (`minLength` and `maxLength`, or `pattern`); integers of up to 18 digits (or `minimum` and
+    `maximum`, at most 1,000 apart); numbers of up to 15 digits on either side of the point; booleans; null; a list of types;
+    `enum` and `const`; ten deep. Between its signs stand up to `max_spaces` spaces or line breaks.
+
+    ValueError that names the place and the keyword for anything else: see `grammar` for what a regular expression cannot say.
+    """
+    check("max_spaces", max_spaces, int, 0, 100)
+    return _SchemaWriter(f"[ \\n]{_times(0, max_spaces)}" if max_spaces else "").value(schema, "#", 0)
+
+
+class _SchemaWriter:
+    """Writes the pattern of a value and of those inside it; `at` is the way to its schema, as a JSON pointer."""
+
+    def __init__(self, space: str):
+        self.space, self.comma = space, f",{space}"
+
+    def value(self, schema: Any, at: str, depth: int) -> str:
+        if not isinstance(schema, Mapping):
+            raise ValueError(f"the schema at {at} must be an object, not {schema!r:.100}")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"the schema at {at[:100]} is more than {_MAX_DEPTH} deep; grammar() can go deeper")
+        types = schema.get("type", [])
+        types = [types] if isinstance(types, str) else types
+        if not isinstance(types, list) or not all(isinstance(type, str) and type in _KEYWORDS for type in types):
+            raise ValueError(f"the type at {at} must be of {', '.join(_KEYWORDS)}, not {schema['type']!r:.100}")
+        if choice := schema.keys() & {"enum", "const"}:
+            self.known(schema, {"type", *choice}, at)
+            return self.enum(schema, types, at)
+        if not types:
+            raise ValueError(f"the schema at {at} needs a type, an enum or a const; grammar() knows more")
+        self.known(schema, {"type"}.union(*(_KEYWORDS[type][1] for type in types)), at)
+        options = [getattr(self, f"_{type}")(schema, at, depth) for type in types]
+        pattern = options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+        if len(pattern) > _MAX_LENGTH:
+            raise ValueError(
+                f"the pattern of the schema at {at[:100]} is longer than {_MAX_LENGTH:,} characters; see grammar()"
+            )
+        return pattern
+
+    def known(self, schema: Mapping[str, Any], keywords: set[str], at: str) -> None:
+        if unknown := sorted(map(str, schema.keys() - keywords - _REMARKS)):
+            raise ValueError(
+                f"{', '.join(unknown)} at {at} has no regular expression here, where {', '.join(sorted(keywords))} have one; "
+                "grammar() knows more"
+            )
+
+    def number_of(self, keyword: str, schema: Mapping[str, Any], at: str, default: int | None) -> int | None:
+        if keyword not in schema:
+            return default
+        check(f"{keyword} at {at}", schema[keyword], int, 0)
+        return schema[keyword]
+
+    def times(self, least: str, most: str, schema: Mapping[str, Any], at: str) -> tuple[int, int | None]:
+        low, high = self.number_of(least, schema, at, 0), self.number_of(most, schema, at, None)
+        if high is not None and low > high:
+            raise ValueError(f"{least} at {at} is {low}, more than {most}, {high}")
+        return low, high
+
+    def enum(self, schema: Mapping[str, Any], types: list[str], at: str) -> str:
+        values = schema.get("enum", [schema.get("const")])
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"the enum at {at} must be a list of values, not {values!r:.100}")
+        if "const" in schema:
+            values = [value for value in values if _same(value, schema["const"])]
+        fitting = [value for value in values if not types or any(_is_of(value, type) for type in types)]
+        if not fitting:
+            raise ValueError(f"no value at {at} fits its type, {', '.join(types)}, and its enum and const")
+        return f"(?:{'|'.join(_literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting)})"
+
+    def _object(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if not isinstance(properties, Mapping) or not isinstance(required, list):
+            raise ValueError(f"properties at {at} must be an object, and required a list")
+        if missing := [name for name in required if name not in properties]:
+            raise ValueError(f"required at {at} names {missing[0]!r}, which is not among the properties")
+        fields = []
+        for name, schema in properties.items():
+            check(f"the name of a property at {at}", name, str)
+            value = self.value(schema, f"{at}/properties/{name}", depth + 1)
+            fields.append((f"{_literal(json.dumps(name, ensure_ascii=False))}:{self.space}{value}", name in required))
+        return rf"\{{{self.space}{self.fields(fields)}{self.space}\}}"
+
+    def fields(self, fields: list[tuple[str, bool]]) -> str:
+        """Return the pattern of fields, required or not, in their order, with commas between those that are there."""
+        after = [
+            f"{self.comma}{field}" if is_required else f"(?:{self.comma}{field})?" for field, is_required in fields
+        ]
+        first = next((i for i, (_, is_required) in enumerate(fields) if is_required), None)
+        if first is not None:
+            before = [f"(?:{field}{self.comma})?" for field, _ in fields[:first]]
+            return "".join([*before, fields[first][0], *after[first + 1 :]])
+        starts = [
+            field + "".join(after[i + 1 :]) for i, (field, _) in enumerate(fields)
+        ]  # any may be the first one there
+        return f"(?:{'|'.join(starts)})?" if starts else ""
+
+    def _array(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        low, high = self.times("minItems", "maxItems", schema, at)
+        if "items" not in schema:
+            raise ValueError(f"the array at {at} needs items, the schema of what is in it")
+        if high == 0:
+            return rf"\[{self.space}\]"
+        item = self.value(schema["items"], f"{at}/items", depth + 1)
+        more = f"{item}(?:{self.comma}{item}){_times(max(low - 1, 0), None if high is None else high - 1)}"
+        return rf"\[{self.space}{more if low else f'(?:{more})?'}{self.space}\]"
+
+    def _string(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        if "pattern" not in schema:
+            low, high = self.times("minLength", "maxLength", schema, at)
+            return f'"{_CHARACTER}{_times(low, high)}"'
+        if other := schema.keys() & {"minLength", "maxLength"}:
+            raise ValueError(f"{min(other)} beside a pattern at {at}: write the length into the pattern")
+        return f'"{self.inside(schema["pattern"], at)}"'
+
+    def inside(self, pattern: Any, at: str) -> str:
+        """Return the pattern of how JSON writes a string in which `pattern` is found; ^ and $ may stand at its ends."""
+        check(f"pattern at {at}", pattern, str)
+        n_slashes = len(pattern) - 1 - len(pattern[:-1].rstrip("\\"))
+        is_begun, is_ended = pattern.startswith("^"), pattern.endswith("$") and n_slashes % 2 == 0
+        tree = parse(pattern[is_begun : len(pattern) - is_ended])
+        if isinstance(tree, Either) and (is_begun or is_ended):
+            raise ValueError(f"the pattern at {at} has | beside ^ or $: put the alternatives into a group")
+        anything = [Repeat(Chars(all_but([])), 0, None)]
+        return _in_json(Then((*anything * (not is_begun), tree, *anything * (not is_ended))))
+
+    def _integer(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        if not schema.keys() & {"minimum", "maximum"}:
+            return "(?:0|-?[1-9][0-9]{0,17})"
+        low, high = schema.get("minimum"), schema.get("maximum")
+        if not _is_of(low, "integer") or not _is_of(high, "integer") or not 0 <= high - low <= 1000:
+            raise ValueError(
+                f"minimum and maximum at {at} must be two integers, at most 1,000 apart, not {low!r} and {high!r}"
+            )
+        return f"(?:{'|'.join(map(str, range(low, high + 1)))})"
+
+    def _number(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        return r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?"
+
+    def _boolean(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        return "(?:true|false)"
+
+    def _null(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        return "null"
+
+
+def _is_of(value: Any, type: str) -> bool:
+    return isinstance(value, _KEYWORDS[type][0]) and (type == "boolean" or not isinstance(value, bool))
+
+
+def _same(value: Any, other: Any) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def _times(low: int, high: int | None) -> str:
+    limits = {(0, 1): "?", (0, None): "*", (1, None): "+", (1, 1): ""}
+    return limits.get((low, high), f"{{{low}}}" if low == high else f"{{{low},{'' if high is None else high}}}")
+
+
+def _literal(text: str) -> str:
+    """Return the pattern that matches `text` alone."""
+    return "".join(f"\\{character}" if character in _SIGNS else character for character in text)
+
+
+def _in_json(node: Node) -> str:
+    """Return the pattern of what JSON writes between quotes for the texts that `node` matches.
+
+    Control characters for which JSON has no letter, such as \\x01, are left out.
+    """
+    match node:
+        case Then(parts):
+            return "".join(map(_in_json, parts))
+        case Either(options):
+            return f"(?:{'|'.join(map(_in_json, options))})"
+        case Repeat(part, low, high):
+            return f"(?:{_in_json(part)}){_times(low, high)}"
+    escaped = [written for code, written in _ESCAPED.items() if any(low <= code <= high for low, high in node.ranges)]
+    plain = all_but([*all_but(node.ranges), (0, 31), *((code, code) for code in _ESCAPED)])
+    options = [*([_class(plain)] if plain or not escaped else []), *map(_literal, escaped)]
+    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+
+
+def _class(ranges: Ranges) -> str:
+    """Return the pattern of one character out of `ranges`."""
+    if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
+        return _literal(chr(ranges[0][0]))
+    inside = "".join(_code(low) + (f"-{_code(high)}" if low < high else "") for low, high in ranges)
+    return f"[{inside}]" if ranges else r"[^\s\S]"
+
+
+def _code(code: int) -> str:
+    return (
+        chr(code)
+        if chr(code).isascii() and chr(code).isalnum()
+        else f"\\U{code:08x}"
+        if code > 0xFFFF
+        else f"\\u{code:04x}"
+    )
