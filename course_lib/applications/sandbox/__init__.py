@@ -24,9 +24,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from contextlib import contextmanager, suppress
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -57,13 +58,14 @@ _MEANINGS = {
 }
 _LAST_WORDS = (  # what Python's errors say at the end of a traceback, where the kernel has refused something
     (r"^MemoryError", "memory"),
-    (rf"\[Errno 100\]|gaierror", "network"),
+    (r"\[Errno 100\]|gaierror", "network"),
     (r"\[Errno (27|28|122)\]", "disk"),
     (r"BlockingIOError: \[Errno 11\]|can't start new thread", "processes"),
     (r"\[Errno (1|13|30)\]", "forbidden"),
 )
 _LONGEST = 1_000_000  # characters of a program, and of its input
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_DYING = 5.0  # seconds; where nobody buries the dead, as in some containers, they stay for good and do no harm
 _MEMORY_OF_PYTHON = 64 * 2**20
 
 
@@ -97,7 +99,7 @@ class Result:
     """How a program went.
 
     `status` says it in a word; `code` is what it exited with, minus the signal that ended it, None if it was ended from here;
-    `stdout` and `stderr` are cut at the limit, bytes that are no UTF-8 replaced; `seconds` on the clock, Python's start included.
+    `stdout` and `stderr` are cut at the limit, bytes that are no UTF-8 replaced; `seconds` are on the clock.
 
     The words memory, disk, processes, network and forbidden are said too where the program itself ended with Python's error for
     it. A program that survives a refusal and goes on is judged by its end: what it asked for, it did not get.
@@ -150,8 +152,8 @@ def contained_by() -> Literal["bubblewrap", "landlock and seccomp", "seccomp"]:
         raise RuntimeError(f"nothing here can contain a program, so none is run: {reason}")
     reads = "read what everybody may under /usr" if _has_landlock() else "read all files that you can (and write none)"
     warnings.warn(
-        f"programs run without Bubblewrap here ({_trial(True)}). Signals, sockets, and other folders' files are refused to them "
-        f"by the kernel, but they share its view of the machine: they can see that files and processes exist, and {reads}. "
+        f"programs run without Bubblewrap here ({_trial(True)}). Signals, sockets and files elsewhere are refused to them by "
+        f"the kernel, but they share its view of the machine: they can see that files and processes exist, and {reads}. "
         f"To close that, install the package bubblewrap.",
         stacklevel=3,
     )
@@ -252,6 +254,7 @@ def _ask(command: list[str], request: dict, patience: float) -> dict:
         timer.cancel()
         os.killpg(process.pid, signal.SIGKILL)  # the number is still ours, as nobody has waited for the process
         rest, complaint = process.communicate()
+        _wait_for_group(process.pid)
     try:
         report = json.loads(answer + rest)
     except ValueError:
@@ -259,6 +262,15 @@ def _ask(command: list[str], request: dict, patience: float) -> dict:
     if "failed" in report:
         raise RuntimeError(report["failed"])
     return report
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until all processes of a group that has been killed are gone; the kernel takes a while to free their memory."""
+    until = time.monotonic() + _DYING
+    with suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.001)
 
 
 @contextmanager

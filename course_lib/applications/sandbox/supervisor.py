@@ -283,6 +283,7 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
             written[stream] += chunk
     if max(map(len, written.values())) > request["output"]:
         status = status or "output"
+    status = status or _broken(request)  # between two looks
     texts = [bytes(text[: request["output"]]).decode("latin-1") for text in written.values()]
     return {"status": status, "code": code, "stdout": texts[0], "stderr": texts[1], "seconds": seconds}
 
