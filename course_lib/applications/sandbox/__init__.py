@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -58,7 +58,7 @@ _MEANINGS = {
 }
 _LAST_WORDS = (  # what Python's errors say at the end of a traceback, where the kernel has refused something
     (r"^MemoryError", "memory"),
-    (r"\[Errno 100\]|gaierror", "network"),
+    (r"\[Errno (100|-3)\]", "network"),
     (r"\[Errno (27|28|122)\]", "disk"),
     (r"BlockingIOError: \[Errno 11\]|can't start new thread", "processes"),
     (r"\[Errno (1|13|30)\]", "forbidden"),
@@ -240,37 +240,46 @@ def _walls(python: Path, file: Path, home: Path, limits: Limits) -> list[str]:
 
 def _ask(command: list[str], request: dict, patience: float) -> dict:
     """Start the supervisor, and return its report; whatever happens here, all that it has started has ended then."""
-    process = subprocess.Popen(
-        command, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    timer = Timer(patience, process.kill)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env={}, start_new_session=True, **pipes) as process:
+        timer = Timer(patience, process.kill)
+        try:
+            timer.start()
+            with suppress(BrokenPipeError):  # it could not start, and says why on stderr
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+            answer = process.stdout.read()
+        finally:
+            timer.cancel()
+            with suppress(BrokenPipeError):
+                process.stdin.close()  # tells the supervisor to end everything
+            _wait(lambda: os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+            os.killpg(process.pid, signal.SIGKILL)  # the number is still ours, as the process has not been laid to rest
+            process.wait()
+            _wait(lambda: not _is_there(process.pid))
+        complaint = process.stderr.read().decode(errors="replace").strip()
     try:
-        timer.start()
-        with suppress(BrokenPipeError):  # it could not start, and says why on stderr
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()  # and it stays open: its end tells the supervisor that we are gone
-        answer = process.stdout.read()
-    finally:
-        timer.cancel()
-        os.killpg(process.pid, signal.SIGKILL)  # the number is still ours, as nobody has waited for the process
-        rest, complaint = process.communicate()
-        _wait_for_group(process.pid)
-    try:
-        report = json.loads(answer + rest)
+        report = json.loads(answer)
     except ValueError:
-        raise RuntimeError(complaint.decode(errors="replace").strip()[-500:] or "the supervisor was killed") from None
+        raise RuntimeError(complaint[-500:] or "the supervisor was killed") from None
     if "failed" in report:
         raise RuntimeError(report["failed"])
     return report
 
 
-def _wait_for_group(group: int) -> None:
-    """Wait until all processes of a group that has been killed are gone; the kernel takes a while to free their memory."""
+def _wait(is_over: Callable[[], object]) -> None:
+    """Wait for an end; the kernel takes a while to free the memory of what it has killed."""
     until = time.monotonic() + _DYING
-    with suppress(ProcessLookupError):
-        while time.monotonic() < until:
-            os.killpg(group, 0)
-            time.sleep(0.001)
+    while not is_over() and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextmanager
