@@ -70,8 +70,8 @@ def solves(
     A text is right if its result's status is "ok". Else the last line of stderr says why: which test fails and what came
     instead, or that there is no such function. Equal programs are run once. `limits` and `bubblewrap` are as in `sandbox.run`.
 
-    The function runs in another process than its tests (`sandbox/judge.py`), and that they passed is told by a token, drawn anew
-    for each run, that its process does not hold. So a program cannot pass by leaving early, by printing what a passing one
+    The function runs in another process than its tests (`sandbox/judge.py`), and that they passed is told by a token, new in
+    each run, that its process does not hold. So a program cannot pass by leaving early, by printing what a passing one
     prints, or by values that are equal to everything. Special cases for the prompt's examples are what tests are there for.
     Raises ValueError for texts that are no strings, and what `sandbox.run` raises.
     """

@@ -24,9 +24,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -65,7 +64,7 @@ _LAST_WORDS = (  # what Python's errors say at the end of a traceback, where the
 )
 _LONGEST = 1_000_000  # characters of a program, and of its input
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
-_DYING = 5.0  # seconds; where nobody buries the dead, as in some containers, they stay for good and do no harm
+_PATIENCE = 10.0  # seconds that the supervisor is given beyond its program's time
 _MEMORY_OF_PYTHON = 64 * 2**20
 
 
@@ -209,7 +208,7 @@ def _report(program: str, stdin: str, limits: Limits, *, bubblewrap: bool, landl
         command = [str(python), "-I", "-S", "-B", str(_SUPERVISOR)]
         if bubblewrap:
             command = [*_walls(python, file, home, limits), *command]
-        return _ask(command, request, limits.seconds + 10), top
+        return _ask(command, request, limits.seconds + _PATIENCE), top
 
 
 def _status(report: dict, stderr: str) -> Status:
@@ -253,10 +252,10 @@ def _ask(command: list[str], request: dict, patience: float) -> dict:
             timer.cancel()
             with suppress(BrokenPipeError):
                 process.stdin.close()  # tells the supervisor to end everything
-            _wait(lambda: os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
-            os.killpg(process.pid, signal.SIGKILL)  # the number is still ours, as the process has not been laid to rest
-            process.wait()
-            _wait(lambda: not _is_there(process.pid))
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
         complaint = process.stderr.read().decode(errors="replace").strip()
     try:
         report = json.loads(answer)
@@ -265,21 +264,6 @@ def _ask(command: list[str], request: dict, patience: float) -> dict:
     if "failed" in report:
         raise RuntimeError(report["failed"])
     return report
-
-
-def _wait(is_over: Callable[[], object]) -> None:
-    """Wait for an end; the kernel takes a while to free the memory of what it has killed."""
-    until = time.monotonic() + _DYING
-    while not is_over() and time.monotonic() < until:
-        time.sleep(0.001)
-
-
-def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager

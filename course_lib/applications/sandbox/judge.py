@@ -27,11 +27,13 @@ def main(solution: str, name: str) -> None:
         os.open("/dev/null", os.O_RDONLY)
         os.close(calls[1])
         os.close(answers[0])
-        _serve(solution, name, open(calls[0]), open(answers[1], "w"))
+        with open(calls[0]) as asked, open(answers[1], "w") as told:
+            _serve(solution, name, asked, told)
         os._exit(0)
     os.close(calls[0])
     os.close(answers[1])
-    _judge(name, open(answers[0]), open(calls[1], "w"))
+    with open(answers[0]) as told, open(calls[1], "w") as asked:
+        _judge(name, told, asked)
 
 
 def _judge(name: str, answers: TextIO, calls: TextIO) -> None:

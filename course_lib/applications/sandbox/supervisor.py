@@ -21,6 +21,7 @@ import signal
 import struct
 import sys
 import time
+from contextlib import suppress
 
 _LOOK = 0.02  # seconds between two looks
 _READ = 1 << 16
@@ -179,6 +180,8 @@ def _become(request: dict, streams: list[int], failure: int) -> None:
     try:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
+        os.setpgid(0, 0)
+        _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)  # should the supervisor die
         os.chdir(request["folder"])
         _bound_resources(request)
         for capability in range(64):  # root's powers; another user has none to drop
@@ -195,13 +198,12 @@ def _become(request: dict, streams: list[int], failure: int) -> None:
     os._exit(127)
 
 
-def _taken() -> dict[str, float]:
-    """Return what the processes of this group take together, this one aside."""
+def _taken(group: int) -> dict[str, float]:
+    """Return what the processes of a group take together."""
     taken = dict.fromkeys(("processes", "cpu", "memory", "written"), 0.0)
-    tick, page, group = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), os.getpgrp()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
+    taken["cpu"] = sum(os.times()[2:4])  # of those that this one has waited for, all orphans among them
+    tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{entry}/stat", "rb") as file:
                 state, _, their_group, *fields = file.read().rpartition(b") ")[2].split()
@@ -240,9 +242,9 @@ def _lies_in(folder: str, most_files: int) -> tuple[int, int]:
     return n_bytes, n_files
 
 
-def _broken(request: dict) -> str | None:
+def _broken(program: int, request: dict) -> str | None:
     """Return the name of the limit that the program has broken, None if it keeps within all."""
-    taken = _taken()
+    taken = _taken(program)
     for name in ("processes", "memory", "cpu"):
         if taken[name] > request[name]:
             return name
@@ -260,7 +262,8 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
         wait = max(0.0, min(look_at, started + request["seconds"]) - time.monotonic()) if reading else 0.001
         for stream in select.select([0, *reading], [], [], wait)[0]:
             if stream == 0:  # the course is gone, or wants no result any more
-                _end_all()
+                _end_all(program)
+                os._exit(0)
             chunk = os.read(stream, _READ)
             written[stream] += chunk
             if not chunk:
@@ -272,7 +275,7 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
             status = "time"
         if status is None and code is None and time.monotonic() >= look_at:
             looked = time.monotonic()
-            status = _broken(request)
+            status = _broken(program, request)
             look_at = time.monotonic() + max(_LOOK, 10 * (time.monotonic() - looked))  # at most a tenth of a processor
     seconds = time.monotonic() - started
     for stream in reading:
@@ -283,13 +286,13 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
             written[stream] += chunk
     if max(map(len, written.values())) > request["output"]:
         status = status or "output"
-    status = status or _broken(request)  # between two looks
+    status = status or _broken(program, request)  # between two looks
     texts = [bytes(text[: request["output"]]).decode("latin-1") for text in written.values()]
     return {"status": status, "code": code, "stdout": texts[0], "stderr": texts[1], "seconds": seconds}
 
 
 def _exit_code(program: int) -> int | None:
-    """Return how the program has ended, None if it runs. As process 1 of its own world this one is left all orphans."""
+    """Return how the program has ended, None if it runs; lay to rest the orphans that have ended too."""
     while True:
         try:
             process, status = os.waitpid(-1, os.WNOHANG)
@@ -301,18 +304,20 @@ def _exit_code(program: int) -> int | None:
             return None
 
 
-def _end_all() -> None:
-    """End all processes of this group, this one with them. Process 1 is spared by the kernel, and ends of itself."""
-    os.killpg(0, signal.SIGKILL)
-    os._exit(0)
+def _end_all(group: int) -> None:
+    """End all processes of a group, and wait until they are gone: this one is left all orphans, and has no other children."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def main() -> None:
     """Read the request, run the program, write the report, end everything."""
     request = json.loads(sys.stdin.buffer.readline())
     os.umask(0o077)
-    if os.getpgrp() != os.getpid():
-        os.setsid()
+    _LIBC.prctl(36, 1, 0, 0, 0)  # orphans among its descendants become its children
     _LIBC.prctl(4, 0, 0, 0, 0)  # its open files and its memory are closed to processes of the same user
     request["landlock"] = request["landlock"] and landlock_version() > 0
     given = os.memfd_create("stdin")
@@ -327,9 +332,9 @@ def main() -> None:
         os.close(theirs)
     failed = os.read(failure[0], _READ).decode()
     report = {"failed": failed} if failed else _watch(program, (output[0], error[0]), request)
+    _end_all(program)
     with open(1, "w", closefd=False) as file:
         json.dump(report | {"landlock": request["landlock"]}, file)
-    _end_all()
 
 
 if __name__ == "__main__":
