@@ -92,9 +92,12 @@ def _try(task: Task, program: str, *, limits: Limits, bubblewrap: bool | None) -
     judge = f"{_JUDGE}\nmain({program!r}, {task.name!r})\n"
     tests = json.dumps({"token": token, "tests": "\n".join(task.tests)})
     result = run(judge, stdin=tests, limits=limits, bubblewrap=bubblewrap)
-    if f"\n{token}\n" in result.stdout and result.status == "ok":
+    if result.status == "ok" and f"\n{token}\n" in result.stdout:
         return replace(result, stdout=result.stdout.replace(f"\n{token}\n", ""))
-    return replace(result, status="error") if result.status == "ok" else result
+    before, _, rest = result.stderr.rpartition(f"\n{token}")  # what the judge has said; put behind what the program has
+    complaint, _, after = rest.partition("\n")
+    status = "error" if result.status == "ok" else result.status
+    return replace(result, status=status, stderr=f"{before}{after}\n{complaint}\n")
 
 
 def repair_prompt(task: Task, text: str, result: Result) -> str:

@@ -13,6 +13,7 @@ import builtins
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 _SHORT = 300  # characters of a value in a message
@@ -27,7 +28,7 @@ def main(solution: str, name: str) -> None:
         os.open("/dev/null", os.O_RDONLY)
         os.close(calls[1])
         os.close(answers[0])
-        with open(calls[0]) as asked, open(answers[1], "w") as told:
+        with suppress(BrokenPipeError), open(calls[0]) as asked, open(answers[1], "w") as told:
             _serve(solution, name, asked, told)
         os._exit(0)
     os.close(calls[0])
@@ -39,10 +40,14 @@ def main(solution: str, name: str) -> None:
 def _judge(name: str, answers: TextIO, calls: TextIO) -> None:
     task = json.load(sys.stdin)
 
+    def fail(message: str) -> None:
+        os.write(2, f"\n{task['token']}{' '.join(message.splitlines())}\n".encode(errors="replace"))
+        os._exit(1)
+
     def receive() -> list:
         line = answers.readline()
         if not line:
-            _fail("the program ended before its tests did")
+            fail("the program ended before its tests did")
         return json.loads(line)
 
     def tested(*given, **named):
@@ -56,20 +61,15 @@ def _judge(name: str, answers: TextIO, calls: TextIO) -> None:
 
     outcome, *error = receive()
     if outcome != "loaded":
-        _fail(error[0])
+        fail(error[0])
     scope = {name: tested}
     for statement in ast.parse(task["tests"]).body:
         try:
             exec(compile(ast.Module([statement], []), "<tests>", "exec"), scope)
         except BaseException as error:
-            _fail(_complaint(statement, scope, error))
+            fail(_complaint(statement, scope, error))
     os.write(1, f"\n{task['token']}\n".encode())
     os._exit(0)
-
-
-def _fail(message: str) -> None:
-    os.write(2, f"\n{message}\n".encode(errors="replace"))
-    os._exit(1)
 
 
 def _complaint(statement: ast.stmt, scope: dict, error: BaseException) -> str:
@@ -87,7 +87,7 @@ def _complaint(statement: ast.stmt, scope: dict, error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {getattr(error, 'said', error)}"
+    return getattr(error, "said", f"{type(error).__name__}: {error}")
 
 
 def _error(kind: str, said: str) -> Exception:
@@ -96,8 +96,8 @@ def _error(kind: str, said: str) -> Exception:
         error = getattr(builtins, kind)(said)
     except (AttributeError, TypeError):
         error = None
-    error = error if isinstance(error, Exception) else RuntimeError(f"{kind}: {said}")
-    error.said = said  # str() of a KeyError is another
+    error = error if isinstance(error, Exception) else RuntimeError(said)
+    error.said = f"{kind}: {said}"  # str() of a KeyError is another
     return error
 
 
