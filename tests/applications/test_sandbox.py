@@ -132,7 +132,10 @@ ENDED = {  # programs that take too much, and the word for it
     "abort": ("import os\nos.abort()", "crash"),
     "its own end": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "killed"),
     "recursion without end": ("def f(): return f()\nf()", "error"),
-    "the stack of C": ("import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()", ("crash", "memory", "error")),
+    "the stack of C": (
+        "import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()",
+        ("crash", "memory", "error", "cpu"),
+    ),
     "no syntax": ("def f(:", "error"),
     "a NUL in the source": ("print('a')\0", "error"),
     "half a surrogate pair in the source": ("x = '\ud800'", "error"),
