@@ -269,7 +269,7 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
             if not chunk:
                 reading.discard(stream)
             if len(written[stream]) > request["output"]:
-                status = "output"
+                status = _broken(program, request) or "output"
         code = _exit_code(program)
         if code is None and time.monotonic() > started + request["seconds"]:
             status = "time"
@@ -284,9 +284,9 @@ def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
             if not chunk:
                 break
             written[stream] += chunk
+    status = status or _broken(program, request)  # since the last look
     if max(map(len, written.values())) > request["output"]:
         status = status or "output"
-    status = status or _broken(program, request)  # between two looks
     texts = [bytes(text[: request["output"]]).decode("latin-1") for text in written.values()]
     return {"status": status, "code": code, "stdout": texts[0], "stderr": texts[1], "seconds": seconds}
 
