@@ -59,9 +59,9 @@ _LAST_WORDS = (  # what Python's errors say at the end of a traceback, where the
     (r"^MemoryError", "memory"),
     (r"\[Errno (100|-3)\]", "network"),
     (r"\[Errno (27|28|122)\]", "disk"),
-    (r"BlockingIOError: \[Errno 11\]|can't start new thread", "processes"),
     (r"\[Errno (1|13|30)\]", "forbidden"),
 )
+_NO_MORE_PROCESSES = r"\[Errno 11\] Resource temporarily|can't start new thread"
 _LONGEST = 1_000_000  # characters of a program, and of its input
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _PATIENCE = 10.0  # seconds that the supervisor is given beyond its program's time
@@ -219,6 +219,8 @@ def _status(report: dict, stderr: str) -> Status:
         return {signal.SIGKILL: "killed", signal.SIGTERM: "killed", signal.SIGXCPU: "cpu", signal.SIGXFSZ: "disk"}.get(
             -code, "crash"
         )
+    if re.search(_NO_MORE_PROCESSES, stderr):  # anywhere: several of them write at once
+        return "processes"
     last = stderr.strip().rpartition("\n")[2]
     return next((status for words, status in _LAST_WORDS if re.search(words, last)), "error")
 
