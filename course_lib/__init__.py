@@ -21,7 +21,6 @@ The rooms. Each may import those above it and none below; its `__init__` says in
 - `alignment`: from what is likely to what people prefer (06)
 - `applications`: what people do with language models (07)
 - `life`: all stages of a model's life in one command (06)
-- `applications`: what people do with language models (07)
 - `exercises`: what a learner writes, and how it is checked (every lesson)
 - `widgets`: live pictures of a running model (every lesson)
 

@@ -18,6 +18,7 @@ from course_lib.applications.programs import (
 )
 from course_lib.applications.sandbox import Limits, Result
 from course_lib.finetuning.intervals import bootstrap_interval
+from course_lib.tasks.programs import program_tasks
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="programs are contained by Linux alone")
 pytestmark = pytest.mark.filterwarnings("ignore:programs run without Bubblewrap")
@@ -315,8 +316,7 @@ def test_impossible_counts_are_named():
 
 @linux
 def test_the_course_tasks_are_told_right_from_wrong():
-    programs = pytest.importorskip("course_lib.tasks.programs")
-    for one in programs.program_tasks():
+    for one in program_tasks():
         right, *wrong = solves(one, [one.solution, *(other.body for other in one.wrong)])
         assert right.status == "ok", (one.name, right)
         assert [result.status for result in wrong].count("ok") == 0, one.name
