@@ -174,7 +174,7 @@ CHEATS = {
     "answers in advance": """
     import os
     for number in range(1, 64):
-        try: os.write(number, b'["returned", 7, [3, 10]]\\n["returned", 7, [10, 3]]\\n["returned", 1.5, [0.5, 2]]\\n')
+        try: os.write(number, b'["0", "returned", 7, [3, 10]]\\n["0", "returned", 7, [10, 3]]\\n["0", "returned", 1.5, []]\\n')
         except OSError: pass
     os._exit(0)""",
     "answers nonsense": """
@@ -210,17 +210,14 @@ def test_no_cheat_passes(cheat, bubblewrap):
 
 
 @linux
-def test_forged_answers_are_answers():
-    """What the other process says instead of the function is compared as what the function says: no test is skipped."""
+def test_nothing_is_answered_that_was_not_asked():
     forged = """
     import os
     for number in range(3, 64):
-        try: os.write(number, b'["returned", 8, [3, 10]]\\n')
+        try: os.write(number, b'["0", "returned", 8, [3, 10]]\\n')
         except OSError: pass
     return 7"""
-    assert (
-        outcome(GAP, forged) == "gap(3, 10) should be 7, but is 7"
-    )  # the forged 8 came first, the true 7 when asked again
+    assert outcome(GAP, forged) == "the program answered what it was not asked"
 
 
 def result(status: str, stderr: str = "") -> Result:

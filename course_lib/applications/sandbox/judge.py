@@ -12,6 +12,7 @@ import ast
 import builtins
 import json
 import os
+import secrets
 import sys
 from contextlib import suppress
 from typing import TextIO
@@ -51,8 +52,11 @@ def _judge(name: str, answers: TextIO, calls: TextIO) -> None:
         return json.loads(line)
 
     def tested(*given, **named):
-        print(json.dumps([_packed(given), _packed(named)]), file=calls, flush=True)
-        outcome, value, left = receive()
+        mark = secrets.token_hex(8)  # so that nothing can be answered before it was asked
+        print(json.dumps([mark, _packed(given), _packed(named)]), file=calls, flush=True)
+        answered, outcome, value, left = receive()
+        if answered != mark:
+            fail("the program answered what it was not asked")
         if outcome == "raised":
             raise _error(value, left)
         for before, after in zip(given, _unpacked(left), strict=True):
@@ -61,7 +65,7 @@ def _judge(name: str, answers: TextIO, calls: TextIO) -> None:
 
     outcome, *error = receive()
     if outcome != "loaded":
-        fail(error[0])
+        fail(str(error[0]))
     scope = {name: tested}
     for statement in ast.parse(task["tests"]).body:
         try:
@@ -127,12 +131,12 @@ def _serve(solution: str, name: str, calls: TextIO, answers: TextIO) -> None:
         return send("failed", f"there is no function {name}")
     send("loaded")
     for line in calls:
-        given, named = map(_unpacked, json.loads(line))
+        mark, given, named = map(_unpacked, json.loads(line))
         try:
             value = function(*given, **named)
-            send("returned", _packed(value), _packed(given))
+            send(mark, "returned", _packed(value), _packed(given))
         except Exception as error:
-            send("raised", type(error).__name__, str(error)[:_SHORT])
+            send(mark, "raised", type(error).__name__, str(error)[:_SHORT])
 
 
 def _packed(value: object) -> object:
