@@ -92,8 +92,8 @@ def test_a_failure_says_which_test_and_what_came(text, said):
 @linux
 def test_results_come_in_order_with_what_was_printed():
     noisy = "\n    print('näh', a)\n    return abs(a - b)"
-    results = solves(GAP, [RIGHT, WRONG, noisy, RIGHT, "\n    while True: pass"], limits=Limits(cpu=1))
-    assert [result.status for result in results] == ["ok", "error", "ok", "ok", "cpu"]
+    results = solves(GAP, [RIGHT, WRONG, noisy, RIGHT, "\n    while True: pass"], limits=Limits(processor=1))
+    assert [result.status for result in results] == ["ok", "error", "ok", "ok", "processor"]
     assert results[2].stdout == "näh 3\nnäh 10\nnäh 0.5\n"
     assert results[0] is results[3]  # equal programs are run once
     assert solves(GAP, []) == []
@@ -205,7 +205,7 @@ CHEATS = {
 @pytest.mark.parametrize("bubblewrap", [None, False])
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_no_cheat_passes(cheat, bubblewrap):
-    (result,) = solves(GAP, [CHEATS[cheat]], bubblewrap=bubblewrap, limits=Limits(seconds=5, cpu=2))
+    (result,) = solves(GAP, [CHEATS[cheat]], bubblewrap=bubblewrap, limits=Limits(seconds=5, processor=2))
     assert result.status != "ok", result
 
 
@@ -231,7 +231,7 @@ def test_repair_asks_once_for_what_failed():
         asked.extend(prompts)
         return [f"answer {i}" for i in range(len(prompts))]
 
-    results = [result("ok"), result("error", "\ngap(10, 3) should be 7, but is -7\n"), result("cpu")]
+    results = [result("ok"), result("error", "\ngap(10, 3) should be 7, but is -7\n"), result("processor")]
     assert repair(GAP, [RIGHT, WRONG, "\n    while True: pass"], results, write) == [RIGHT, "answer 0", "answer 1"]
     assert asked[0] == (
         'This Python function is wrong:\n\n```python\ndef gap(a, b):\n    """Return the distance between two numbers."""\n'

@@ -18,7 +18,7 @@ from course_lib.applications import sandbox
 from course_lib.applications.sandbox import Limits, Result, contained_by, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are contained by Linux alone")
-TIGHT = Limits(seconds=20, cpu=1, memory=128 * 2**20, processes=6, disk=2**20, files=20, output=10_000)
+TIGHT = Limits(seconds=20, processor=1, memory=128 * 2**20, processes=6, disk=2**20, files=20, output=10_000)
 WAYS = {"bubblewrap": True, "fences alone": False}
 
 
@@ -76,12 +76,12 @@ ENDED = {  # programs that take too much, and the word for it
         "import threading, time\nfor i in range(200): threading.Thread(target=time.sleep, args=(30,)).start()",
         "processes",
     ),
-    "endless loop": ("while True: pass", "cpu"),
-    "endless loops in four processes": ("import os\nos.fork()\nos.fork()\nwhile True: pass", "cpu"),
+    "endless loop": ("while True: pass", "processor"),
+    "endless loops in four processes": ("import os\nos.fork()\nos.fork()\nwhile True: pass", "processor"),
     "endless loop that ignores the signal for it": (
         "import signal\nfor s in (signal.SIGTERM, signal.SIGXCPU, signal.SIGINT): signal.signal(s, signal.SIG_IGN)\n"
         "while True: pass",
-        "cpu",
+        "processor",
     ),
     "memory hog": ("block = b'x' * 2_000_000_000", "memory"),
     "memory hog that grows": (
@@ -97,7 +97,7 @@ ENDED = {  # programs that take too much, and the word for it
         """,
         "memory",
     ),
-    "a power that fills the memory": ("x = 9 ** (9 ** 10)", ("memory", "cpu")),
+    "a power that fills the memory": ("x = 9 ** (9 ** 10)", ("memory", "processor")),
     "disk filler": ("file = open('x', 'wb')\nfor i in range(100): file.write(bytes(2**20))", "disk"),
     "disk filler, many files": ("for i in range(19): open(f'{i}', 'wb').write(bytes(2**19))", "disk"),
     "disk filler, files deleted and held open": (
@@ -134,7 +134,7 @@ ENDED = {  # programs that take too much, and the word for it
     "recursion without end": ("def f(): return f()\nf()", "error"),
     "the stack of C": (
         "import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()",
-        ("crash", "memory", "error", "cpu"),
+        ("crash", "memory", "error", "processor"),
     ),
     "no syntax": ("def f(:", "error"),
     "a NUL in the source": ("print('a')\0", "error"),

@@ -38,7 +38,7 @@ from course_lib.checks import check, check_fields
 __all__ = ["Limits", "Result", "Status", "contained_by", "run"]
 
 Status = Literal[
-    *("ok", "error", "crash", "killed", "time", "cpu", "memory"),
+    *("ok", "error", "crash", "killed", "time", "processor", "memory"),
     *("processes", "disk", "output", "network", "forbidden"),
 ]
 _MEANINGS = {
@@ -47,7 +47,7 @@ _MEANINGS = {
     "crash": "the interpreter crashed",
     "killed": "it was killed from outside",
     "time": "it was still running when its time was over",
-    "cpu": "it used up its processor time",
+    "processor": "it used up its processor time",
     "memory": "it wanted more memory than it may have",
     "processes": "it started more processes or threads than it may have",
     "disk": "it wrote more, or more files, than it may",
@@ -72,12 +72,12 @@ _MEMORY_OF_PYTHON = 64 * 2**20
 class Limits:
     """What a program may take, all its processes together. Raises ValueError for nonsense, or too little to start Python.
 
-    `seconds` on the clock, `cpu` seconds of processor, `memory` in bytes, `processes` and threads, `disk` in bytes and `files`
+    `seconds` on the clock, `processor` seconds at work, `memory` in bytes, `processes` and threads, `disk` in bytes and `files`
     in its folder, `output` in bytes of stdout and of stderr each. At most four times `disk` may be written in all.
     """
 
     seconds: float = 10.0
-    cpu: float = 5.0
+    processor: float = 5.0
     memory: int = 256 * 2**20
     processes: int = 8
     disk: int = 16 * 2**20
@@ -88,7 +88,7 @@ class Limits:
         short, small = (0.1, 3600), (4096, 2**30)
         check_fields(
             self,
-            **{"seconds": short, "cpu": short, "memory": (_MEMORY_OF_PYTHON, 2**40), "processes": (1, 256)},
+            **{"seconds": short, "processor": short, "memory": (_MEMORY_OF_PYTHON, 2**40), "processes": (1, 256)},
             **{"disk": small, "files": (1, 10_000), "output": (0, 2**24)},
         )
 
@@ -216,9 +216,12 @@ def _status(report: dict, stderr: str) -> Status:
     if report["status"] or code == 0:
         return report["status"] or "ok"
     if code < 0:
-        return {signal.SIGKILL: "killed", signal.SIGTERM: "killed", signal.SIGXCPU: "cpu", signal.SIGXFSZ: "disk"}.get(
-            -code, "crash"
-        )
+        return {
+            signal.SIGKILL: "killed",
+            signal.SIGTERM: "killed",
+            signal.SIGXCPU: "processor",
+            signal.SIGXFSZ: "disk",
+        }.get(-code, "crash")
     if re.search(_NO_MORE_PROCESSES, stderr):  # anywhere: several of them write at once
         return "processes"
     last = stderr.strip().rpartition("\n")[2]

@@ -150,7 +150,7 @@ def _succeed(result: int, what: str) -> int:
 
 def _bound_resources(request: dict) -> None:
     limits = {
-        resource.RLIMIT_CPU: int(request["cpu"]) + 2,  # the look comes first, and has a name for it
+        resource.RLIMIT_CPU: int(request["processor"]) + 2,  # the look comes first, and has a name for it
         resource.RLIMIT_AS: request["memory"],
         resource.RLIMIT_FSIZE: request["disk"],
         resource.RLIMIT_NPROC: request["processes"] + 2 + (0 if request["mounts"] else _tasks_of_user() + 64),
@@ -200,8 +200,8 @@ def _become(request: dict, streams: list[int], failure: int) -> None:
 
 def _taken(group: int) -> dict[str, float]:
     """Return what the processes of a group take together."""
-    taken = dict.fromkeys(("processes", "cpu", "memory", "written"), 0.0)
-    taken["cpu"] = sum(os.times()[2:4])  # of those that this one has waited for, all orphans among them
+    taken = dict.fromkeys(("processes", "processor", "memory", "written"), 0.0)
+    taken["processor"] = sum(os.times()[2:4])  # of those that this one has waited for, all orphans among them
     tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -209,7 +209,9 @@ def _taken(group: int) -> dict[str, float]:
                 state, _, their_group, *fields = file.read().rpartition(b") ")[2].split()
             if int(their_group) != group:
                 continue
-            taken["cpu"] += sum(map(int, fields[8:12])) / tick  # its own and that of children that it has waited for
+            taken["processor"] += (
+                sum(map(int, fields[8:12])) / tick
+            )  # its own and that of children that it has waited for
             if state == b"Z":
                 continue
             taken["processes"] += int(fields[14])  # threads count too
@@ -245,7 +247,7 @@ def _lies_in(folder: str, most_files: int) -> tuple[int, int]:
 def _broken(program: int, request: dict) -> str | None:
     """Return the name of the limit that the program has broken, None if it keeps within all."""
     taken = _taken(program)
-    for name in ("processes", "memory", "cpu"):
+    for name in ("processes", "memory", "processor"):
         if taken[name] > request[name]:
             return name
     n_bytes, n_files = _lies_in(request["folder"], request["files"])

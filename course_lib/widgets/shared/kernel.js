@@ -118,16 +118,19 @@ export function promptPanel({ line, label, text, run, status, action = "Run" }) 
   const form = node("form", {}, input, button);
   const element = node("section", { className: "prompt" }, form, bar, node("div", {}, error, said), live);
   let shownText = text();
+  let isTyped = false; // since the last run was asked for
 
+  input.addEventListener("input", () => (isTyped = true));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    isTyped = false;
     run(input.value);
   });
 
   const draw = soon(() => {
     const { progress } = line;
     if (shownText !== text()) {
-      if (input.value === shownText) input.value = text(); // else somebody is typing, or has asked for this very text
+      if (!isTyped && input.value === shownText) input.value = text(); // else somebody is typing, or has asked for this text
       shownText = text();
     }
     bar.style.visibility = progress ? "visible" : "hidden";
