@@ -9,7 +9,7 @@ Read in this order:
 - `interpret`: attention maps, heads switched off, the logit lens (01 to 03)
 """
 
-from course_lib.inference.generation import Sampling, generate, stream_reply, stream_text, translate
+from course_lib.inference.generation import Rule, Sampling, generate, stream_reply, stream_text, translate
 from course_lib.inference.rollouts import Rollouts, roll_out
 
-__all__ = ["Rollouts", "Sampling", "generate", "roll_out", "stream_reply", "stream_text", "translate"]
+__all__ = ["Rollouts", "Rule", "Sampling", "generate", "roll_out", "stream_reply", "stream_text", "translate"]

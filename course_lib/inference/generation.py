@@ -2,7 +2,7 @@
 
 import codecs
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 
@@ -15,7 +15,10 @@ from course_lib.inference.fused_step import FusedStep
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.chat_template import render
 
-__all__ = ["Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "tokenless_ids", "translate"]
+__all__ = ["Rule", "Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "tokenless_ids", "translate"]
+
+Rule = Callable[[Sequence[int], Tensor], Tensor]
+"""What changes logits: from the ids written so far, without the prompt, and the next token's logits (vocab,) new ones."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +93,24 @@ def generate(
     *,
     stop_ids: frozenset[int] = frozenset(),
     banned_ids: Sequence[int] = (),
+    rule: Rule | None = None,
     generator: torch.Generator | None = None,
     cached: bool = True,
 ) -> Iterator[int]:
     """Yield the tokens that follow `ids`, each as soon as it is drawn; a stop id ends the text and is not yielded.
-    One of `banned_ids` is never drawn.
+    One of `banned_ids` is never drawn. A `rule` sees the logits after that ban and before `sampling`.
 
     With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
     computes all of them again, to the same result. Ends early where the model's context ends. ValueError for a prompt that is
     empty or longer than the context, an id that the model has not, a negative `max_new_tokens`, or a ban on every token comes
-    when the first token is asked for.
+    when the first token is asked for; one for a rule that leaves no token, or logits of another shape, when that happens.
     """
     context = model.config.context_length
     if not 0 < len(ids) <= context:
         raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
     check("max_new_tokens", max_new_tokens, int, 0)
     sequence, banned = known_ids(model, "the prompt", ids), banned_rows(model, banned_ids)
+    written = []
     device = model.embedding.weight.device
     end = min(len(sequence) + max_new_tokens, context)
     cache = model.new_cache(1, end) if cached else None
@@ -116,12 +121,28 @@ def generate(
             stream = fused(new[0])
         else:
             stream = model.residual(torch.tensor([new], device=device), cache)[0, -1]
-        token = sampling.draw(model.unembed(stream).index_fill_(-1, banned, -torch.inf), generator)
+        logits = model.unembed(stream).index_fill_(-1, banned, -torch.inf)
+        token = sampling.draw(logits if rule is None else ruled(rule, written, logits), generator)
         if token in stop_ids:
             return
         yield token
         sequence.append(token)
+        written.append(token)
         new = [token] if cached else sequence
+
+
+def ruled(rule: Rule, written: Sequence[int], logits: Tensor) -> Tensor:
+    """Return what `rule` makes of `logits` (vocab,). ValueError if it leaves no token, or returns another shape."""
+    changed = rule(written, logits)
+    if not isinstance(changed, Tensor) or changed.shape != logits.shape:
+        got = tuple(changed.shape) if isinstance(changed, Tensor) else repr(changed)
+        raise ValueError(f"a rule must return logits of the shape {tuple(logits.shape)}, not {got}")
+    if changed.max() == -torch.inf:
+        raise ValueError(
+            f"the rule leaves no token to be drawn after {len(written)} written ones; "
+            "if the text is whole there, does the rule allow a token that ends it?"
+        )
+    return changed
 
 
 def banned_rows(model: TransformerLM, banned_ids: Sequence[int]) -> Tensor:
@@ -157,14 +178,16 @@ def stream_text(
     max_new_tokens: int = 100,
     sampling: Sampling = Sampling(),
     *,
+    rule: Rule | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
     """Yield the text that follows `prompt` piece by piece; a character that takes several tokens comes once it is whole.
+    A `rule` changes the logits, see `generate`.
 
     The model sees the prompt after the tokens that began every text in its training, see `Tokenizer.encode_prompt`.
     """
     ids = tokenizer.encode_prompt(prompt)
-    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, rule, generator)
 
 
 def _stream(
@@ -173,11 +196,12 @@ def _stream(
     ids: list[int],
     max_new_tokens: int,
     sampling: Sampling,
+    rule: Rule | None,
     generator: torch.Generator | None,
 ) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     limits = {"stop_ids": tokenizer.end_ids, "banned_ids": tokenless_ids(model, tokenizer)}
-    for token in generate(model, ids, max_new_tokens, sampling, **limits, generator=generator):
+    for token in generate(model, ids, max_new_tokens, sampling, **limits, rule=rule, generator=generator):
         if text := decoder.decode(tokenizer.decode_bytes([token])):
             yield text
     if text := decoder.decode(b"", final=True):
@@ -206,11 +230,12 @@ def stream_reply(
     max_new_tokens: int = 200,
     sampling: Sampling = Sampling(),
     *,
+    rule: Rule | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
     """Yield the model's next reply in the chat `messages`, piece by piece; see `chat_prompt` and `stream_text`."""
     ids = tokenizer.encode(chat_prompt(tokenizer, messages))
-    return _stream(model, tokenizer, ids, max_new_tokens, sampling, generator)
+    return _stream(model, tokenizer, ids, max_new_tokens, sampling, rule, generator)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from torch import Tensor
 from course_lib.architecture import TransformerLM
 from course_lib.architecture.attention import KVCache
 from course_lib.checks import check
-from course_lib.inference.generation import Sampling, banned_rows, known_ids
+from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled
 from course_lib.inference.packed import packed
 
 __all__ = ["Rollouts", "roll_out"]
@@ -26,7 +26,7 @@ class Rollouts:
 
     ids: Tensor  # int64; padding is 0
     written: Tensor  # bool: whether the model wrote it; a stop id counts
-    log_probs: Tensor  # float32: of each written token, under the model at temperature 1; 0 elsewhere
+    log_probs: Tensor  # float32: of each written token, under the model at temperature 1, without any rule; 0 elsewhere
 
     @property
     def answers(self) -> list[list[int]]:
@@ -44,13 +44,15 @@ def roll_out(
     n_samples: int = 1,
     stop_ids: frozenset[int] = frozenset(),
     banned_ids: Sequence[int] = (),
+    rules: Sequence[Rule | None] | None = None,
     noise: Tensor | None = None,
 ) -> Rollouts:
     """Return `n_samples` texts for each of `prompts` (ids), one below the other, as `generate` writes them; a stop id ends one.
 
     `noise` (row, max_new_tokens) holds the random number from [0, 1) by which each token is drawn, so that a row is the same in
-    any batch; None: drawn here. One of `banned_ids` is never drawn. ValueError for no prompt, one that is empty or leaves
-    less of the context than `max_new_tokens`, an id that the model has not, or a ban on every token.
+    any batch; None: drawn here. One of `banned_ids` is never drawn. `rules` has a rule or None a row, see `generate`; it is no
+    longer asked once its row has ended. ValueError for no prompt, one that is empty or leaves less of the context than
+    `max_new_tokens`, an id that the model has not, a ban on every token, not one rule a row, or a rule that leaves no token.
     """
     check("max_new_tokens", max_new_tokens)
     check("n_samples", n_samples)
@@ -61,6 +63,10 @@ def roll_out(
         raise ValueError(f"noise must be {(len(prompts) * n_samples, max_new_tokens)}, not {tuple(noise.shape)}")
     if not ((noise >= 0) & (noise < 1)).all():
         raise ValueError("noise must be from 0 to below 1")
+    if rules is not None and len(rules) != len(prompts) * n_samples:
+        raise ValueError(
+            f"rules must have one rule or None for each of {len(prompts) * n_samples} rows, not {len(rules)}"
+        )
     banned, noise = banned_rows(model, banned_ids), noise.to(device)
     stops = torch.tensor(known_ids(model, "stop_ids", sorted(stop_ids)), dtype=torch.long, device=device)
 
@@ -79,7 +85,11 @@ def roll_out(
     rows = torch.arange(len(rows), device=device)  # where each text in the batch belongs
     for step in range(max_new_tokens):
         logits = model.unembed(stream).float()
-        drawn = sampling.pick(logits.index_fill(-1, banned, -torch.inf), noise[rows, step])
+        allowed = logits.index_fill(-1, banned, -torch.inf)
+        if rules is not None:
+            texts = ids[rows, longest : longest + step].tolist()
+            allowed = _ruled([rules[row] for row in rows.tolist()], texts, allowed)
+        drawn = sampling.pick(allowed, noise[rows, step])
         ids[rows, longest + step], written[rows, longest + step] = drawn, True
         log_probs[rows, longest + step] = logits.log_softmax(dim=-1).gather(-1, drawn[:, None])[:, 0]
         goes_on = ~torch.isin(drawn, stops)
@@ -115,6 +125,11 @@ def _read(model: TransformerLM, ids: Tensor, padded: bool, padding: Tensor, cach
     mask = is_text[:, None, start:, None] == is_text[:, None, None, :]
     positions = (columns[start:] - padding[:, None]).clamp(min=0)
     return model.residual(ids, cache, mask, positions=positions)[:, -1]
+
+
+def _ruled(rules: list[Rule | None], texts: list[list[int]], logits: Tensor) -> Tensor:
+    rows = zip(rules, texts, logits, strict=True)
+    return torch.stack([row if rule is None else ruled(rule, text, row) for rule, text, row in rows])
 
 
 def _keep(cache: list[KVCache], rows: Tensor, beside: Tensor) -> Tensor:

@@ -127,6 +127,57 @@ def test_banned_ids_are_never_drawn(small):
     assert next(generate(small, [3, 1, 4], 1, banned_ids=banned)) == allowed
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_rule_sees_what_was_written_and_the_logits_after_the_ban(small, cached):
+    seen = []
+
+    def rule(written, logits):
+        seen.append(list(written))
+        assert logits[3] == -torch.inf
+        return torch.full_like(logits, -torch.inf).index_fill(0, torch.tensor(10 + len(written)), 0.0)
+
+    assert list(generate(small, [1, 2], 4, banned_ids=[3], rule=rule, cached=cached)) == [10, 11, 12, 13]
+    assert seen == [[], [10], [10, 11], [10, 11, 12]]
+    stopped = generate(small, [1, 2], 4, stop_ids=frozenset([11]), banned_ids=[3], rule=rule, cached=cached)
+    assert list(stopped) == [10]
+
+
+def test_a_rule_that_changes_nothing_changes_nothing(small):
+    draw = {"sampling": Sampling(temperature=1.0), "generator": torch.Generator()}
+    texts = []
+    for rule in (None, lambda _, logits: logits):
+        draw["generator"].manual_seed(0)
+        texts.append(list(generate(small, [1, 2], 10, rule=rule, **draw)))
+    assert texts[0] == texts[1] and len(texts[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda written, logits: torch.full_like(logits, -torch.inf if written else 0), "leaves no token .* after 1"),
+        (lambda _, logits: logits[:49], r"of the shape \(50,\), not \(49,\)"),
+        (lambda *_: None, "not None"),
+    ],
+)
+def test_a_rule_that_leaves_nothing_or_returns_nonsense_is_named(small, rule, message):
+    with pytest.raises(ValueError, match=message):
+        list(generate(small, [1, 2], 4, rule=rule))
+
+
+def test_logits_that_are_no_numbers_are_not_blamed_on_the_rule(small):
+    with torch.no_grad():
+        small.embedding.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="no numbers"):
+        list(generate(small, [1], 1, rule=lambda _, logits: logits))
+
+
+def test_a_rule_goes_through_streams(small, monkeypatch):
+    letters = Tokenizer({chr(97 + i): i for i in range(25)}, [], {"<e>": 25}, chat_template="{{ messages[0].content }}")
+    rule = lambda written, logits: torch.full_like(logits, -torch.inf).index_fill(0, torch.tensor(len(written)), 0.0)  # noqa: E731
+    assert "".join(stream_text(small, letters, "hello", 3, rule=rule)) == "abc"
+    assert "".join(stream_reply(small, letters, [{"role": "user", "content": "hi"}], 3, rule=rule)) == "abc"
+
+
 def test_a_text_has_tokens_of_the_tokenizer_only(small):
     """The model has 50 rows and the tokenizer five tokens, one of which is the last row."""
     tokenizer = Tokenizer({"a": 0, "b": 1, "c": 7}, [], {"<s>": 3, "<e>": 49})

@@ -79,6 +79,35 @@ def test_log_probs_are_those_of_a_pass_over_the_whole_text(model):
     assert not rollouts.log_probs[~rollouts.written].any()
 
 
+def test_a_row_has_its_rule_until_it_ends_and_the_others_are_as_without(model):
+    asked = []
+
+    def rule(written, logits):
+        asked.append(list(written))
+        return torch.full_like(logits, -torch.inf).index_fill(0, torch.tensor([20, 21, 7][len(written)]), 0.0)
+
+    numbers, stop_ids = noise(8, 6), frozenset([7])
+    rules = [None] * 8
+    rules[3] = rule
+    options = {"n_samples": 2, "stop_ids": stop_ids, "noise": numbers}
+    ruled, free = (
+        roll_out(model, PROMPTS, 6, SAMPLED, rules=rules, **options),
+        roll_out(model, PROMPTS, 6, SAMPLED, **options),
+    )
+    assert ruled.answers[3] == [20, 21, 7] and asked == [[], [20], [20, 21]]
+    others = [row for row in range(8) if row != 3]
+    assert [ruled.answers[row] for row in others] == [free.answers[row] for row in others]
+
+    alone = list(generate(model, PROMPTS[1], 6, SAMPLED, stop_ids=stop_ids, rule=rule))
+    assert alone == [20, 21]
+    with (
+        torch.no_grad()
+    ):  # the log-probabilities are the model's own, although the rule left one token of probability 1
+        expected = model(torch.tensor([PROMPTS[1] + ruled.answers[3]]))[0, :-1].log_softmax(-1)
+    expected = expected[torch.arange(3), torch.tensor(ruled.answers[3])]
+    torch.testing.assert_close(ruled.log_probs[3][ruled.written[3]], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_samples_of_a_prompt_are_those_of_the_prompt_named_as_often(model):
     numbers = noise(12, 6)
     together = roll_out(model, PROMPTS, 6, SAMPLED, n_samples=3, noise=numbers)
@@ -138,6 +167,9 @@ def test_the_real_model_writes_what_it_writes_alone(smollm2):
         ({"n_samples": 0}, "n_samples"),
         ({"banned_ids": range(50)}, "none is left"),
         ({"noise": torch.zeros(2, 5)}, "noise must be"),
+        ({"rules": [None, None]}, "for each of 1 rows, not 2"),
+        ({"rules": [lambda _, logits: logits[None]]}, r"a rule must return logits of the shape \(50,\)"),
+        ({"rules": [lambda _, logits: torch.full_like(logits, -torch.inf)]}, "the rule leaves no token"),
     ],
 )
 def test_nonsense_is_refused(changes, message):
