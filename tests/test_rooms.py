@@ -21,6 +21,7 @@ ROOMS = (  # in the order of the course: a room imports those before it
         "pretraining",
         "finetuning",
         "alignment",
+        "applications",
         "life",
         "exercises",
         "widgets",
