@@ -1,7 +1,7 @@
 """A watermark in SmolLM2's texts: how many are found at which rate of false alarms, what it costs, and what attacks leave.
 
-60 texts of 200 tokens, drawn at temperature 1, unmarked and with marks of several strengths, from the same random numbers; tokens
-that end a text are banned. The detector is given text, not ids, and tokenizes it anew. Prints the tables of
+60 texts of 200 tokens, drawn at temperature 1, unmarked and with marks of several strengths, from the same random numbers;
+tokens that end a text are banned. The detector is given text, not ids, and tokenizes it anew. Prints the tables of
 benchmarks/README.md, in some fifteen minutes on one thread.
 """
 

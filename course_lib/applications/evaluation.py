@@ -137,7 +137,7 @@ def _batches(lengths: Sequence[int]) -> Iterable[list[int]]:
 
 
 def _cut(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Return the ids of `prompt` and of `answer` behind it. ValueError if a token spans both: the answer's would not be there."""
+    """Return the ids of `prompt` and of `answer` behind it. ValueError if one token spans both."""
     before, whole = tokenizer.encode_prompt(prompt), tokenizer.encode_prompt(prompt + answer)
     if whole[: len(before)] != before:
         raise ValueError(f"this tokenizer joins the end of the prompt and the answer {answer!r} into one token")
@@ -188,14 +188,15 @@ class PositionBias(NamedTuple):
 
 
 def position_bias(prefers: Judge, pairs: Sequence[tuple[str, str, str]]) -> PositionBias:
-    """Return how `prefers` judges (question, answer, other answer) in both orders. ValueError for fewer than two pairs.
+    """Return how `prefers` judges (question, answer, other answer) in both orders.
 
-    A probability of just one half counts as half a verdict for the first.
+    A probability of just one half counts as half a verdict for the first. ValueError for fewer than two pairs, and a judge that
+    says no probability.
     """
     _check_pairs(pairs)
     firsts, contradictions = [], []
     for question, a, b in pairs:
-        straight, turned = _verdict(prefers(question, a, b)), _verdict(prefers(question, b, a))
+        straight, turned = _verdict(_said(prefers, question, a, b)), _verdict(_said(prefers, question, b, a))
         firsts.append((straight + turned) / 2)
         contradictions.append(float(straight + turned != 1))  # both for the first, or both for the second
     first, contradicts = (sum(values) / len(values) for values in (firsts, contradictions))
@@ -205,9 +206,9 @@ def position_bias(prefers: Judge, pairs: Sequence[tuple[str, str, str]]) -> Posi
 class LengthBias(NamedTuple):
     """Whether a judge prefers what is longer."""
 
-    longer: float  # the share of pairs of which it prefers the longer answer, in the mean of both orders: 0.5 if length is nothing
+    longer: float  # the share of verdicts for the longer answer, in the mean of both orders: 0.5 if length is nothing
     longer_interval: tuple[float, float]  # 95 %, over pairs
-    log_odds: float  # by how much the longer is preferred, in nats, in the mean of both orders: 0 if length is nothing
+    log_odds: float  # of the longer answer, in nats, in the mean of both orders: 0 if length is nothing
     log_odds_interval: tuple[float, float]
 
 
@@ -215,14 +216,14 @@ def length_bias(prefers: Judge, pairs: Sequence[tuple[str, str, str]]) -> Length
     """Return how `prefers` judges (question, answer, longer answer), the order turned and so taken out of account.
 
     The two should be as good as each other: pairs whose longer answer is better show no bias, but taste. ValueError for fewer
-    than two pairs, and for one whose last answer is not the longer.
+    than two pairs, one whose last answer is not the longer, and a judge that says no probability.
     """
     _check_pairs(pairs)
     longer, log_odds = [], []
     for number, (question, short, long) in enumerate(pairs):
         if len(long) <= len(short):
             raise ValueError(f"of pair {number}, the last answer must be the longer one")
-        for_long = prefers(question, long, short), 1 - prefers(question, short, long)
+        for_long = _said(prefers, question, long, short), 1 - _said(prefers, question, short, long)
         longer.append(sum(map(_verdict, for_long)) / 2)
         log_odds.append(sum(map(_log_odds, for_long)) / 2)
     means = (sum(values) / len(values) for values in (longer, log_odds))
@@ -235,9 +236,14 @@ def _check_pairs(pairs: Sequence[tuple[str, str, str]]) -> None:
         raise ValueError(f"a bias needs at least two pairs, not {len(pairs)}")
 
 
-def _verdict(probability: float) -> float:
-    """Return 1 for the first answer, 0 for the second, one half for neither. ValueError if it is no probability."""
+def _said(prefers: Judge, question: str, a: str, b: str) -> float:
+    probability = prefers(question, a, b)
     check("what the judge says", probability, float, 0, 1)
+    return probability
+
+
+def _verdict(probability: float) -> float:
+    """Return 1 for the first answer, 0 for the second, one half for neither."""
     return 0.5 if probability == 0.5 else float(probability > 0.5)
 
 

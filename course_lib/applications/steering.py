@@ -34,8 +34,8 @@ def mean_stream(model: TransformerLM, texts: Sequence[Sequence[int]], layer: int
     """Return the mean residual stream (d_model,), in float32, behind `layer` over the tokens of `texts` (ids).
 
     A text counts as much as any other, however long it is. Its first token does not count: its stream is many times as long
-    as all others', whatever it says (attention sinks, arXiv 2309.17453). ValueError for no text, one of fewer than two tokens or
-    more than the context has, an id or a `layer` that the model has not.
+    as all others', whatever it says (attention sinks, arXiv 2309.17453). ValueError for no text, one of fewer than two tokens
+    or more than the context has, an id or a `layer` that the model has not.
     """
     _check_layer(model, layer)
     if not texts:

@@ -49,7 +49,7 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
 
 
 def twin(model: TransformerLM) -> TransformerLM:
-    """Return a model that shares the weights of `model` and the hooks it has: what is hooked on or replaced later is its own."""
+    """Return a model that shares the weights of `model` and the hooks it has; hooks and modules that it gets are its own."""
     hooks = (
         h for part in model.modules() for kept in (part._forward_hooks, part._forward_pre_hooks) for h in kept.values()
     )
