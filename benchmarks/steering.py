@@ -1,12 +1,11 @@
 """A slider from sad to joyful for SmolLM2: what it does to the words and to fluency, and beside it simpler ways to the same.
 
-The vector is the difference of two sets of 24 sentences that differ in mood alone. 40 texts of 48 tokens for each setting, drawn at
+The vector is the difference of two sets of 24 sentences that differ in mood alone. 40 texts of 40 tokens a setting, drawn at
 temperature 1 from the same random numbers. Mood is VADER's: the mean of ten people's ratings of the words, −4 to 4. Fluency is
-what the unsteered model, asked without any mood, makes of the text. Layer and strengths were chosen on other requests. Prints
-the tables of benchmarks/README.md.
+what the unsteered model, asked without any mood, makes of the text. Layer and strengths were chosen on ten other requests.
+Prints the table of benchmarks/README.md, in some ten minutes on one thread.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -34,20 +33,8 @@ SUBJECTS = (
     "a neighbour", "snow", "a wall", "a long walk", "a thief", "a library", "a birthday", "a mountain", "a game of chess",
     "a river", "a hospital",
 )  # fmt: skip
-TRIED_ON = (
-    "a bridge",
-    "a kitchen",
-    "a farmer",
-    "a school",
-    "the moon",
-    "a photograph",
-    "a bus",
-    "a forest",
-    "a wedding",
-    "a cat",
-)
-N_EACH, LENGTH, LAYER = 2, 48, 12
-STRENGTHS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
+N_EACH, LENGTH, LAYER = 2, 40, 12
+STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 WORD_BONUS = 3.0
 
 MODEL, TOKENIZER = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
@@ -59,8 +46,8 @@ def mood_vector(layer: int) -> torch.Tensor:
     return style_vector(MODEL, *sets, layer)
 
 
-def prompts(subjects: Sequence[str], request: str) -> list[list[int]]:
-    asked = [request.format(subject) for subject in subjects for _ in range(N_EACH)]
+def prompts(request: str) -> list[list[int]]:
+    asked = [request.format(subject) for subject in SUBJECTS for _ in range(N_EACH)]
     return [TOKENIZER.encode(chat_prompt(TOKENIZER, [{"role": "user", "content": text}])) for text in asked]
 
 
@@ -69,15 +56,14 @@ def show(
     model: TransformerLM = MODEL,
     request: str = "Write a few sentences about {}.",
     rule: Rule | None = None,
-    subjects: Sequence[str] = SUBJECTS,
 ) -> None:
     """Print a row: the mood of what is written, its nats a token for the unsteered model, and how many pairs come again."""
-    asked = prompts(subjects, request)
+    asked = prompts(request)
     noise = torch.rand(len(asked), LENGTH, generator=torch.Generator().manual_seed(0))
     rules = None if rule is None else [rule] * len(asked)
     texts = roll_out(model, asked, LENGTH, Sampling(1.0), banned_ids=BANNED, rules=rules, noise=noise).answers
     moods = torch.tensor([rate(TOKENIZER.decode(text)).mean() for text in texts])
-    plainly = prompts(subjects, "Write a few sentences about {}.")
+    plainly = prompts("Write a few sentences about {}.")
     nats = torch.stack([-part.mean() for part in answer_log_probs(MODEL, list(zip(plainly, texts, strict=True)))])
     again = sum(1 - len(set(pairwise(text))) / (LENGTH - 1) for text in texts) / len(texts)
     low, high = bootstrap_interval(moods)
@@ -90,7 +76,7 @@ def show(
 
 
 def rated_words(sign: int) -> Rule:
-    """Return a rule that makes words likelier that people rate as joyful (sign 1) or sad (−1), and the model be damned."""
+    """Return a rule that makes words likelier that people rate as joyful (sign 1) or sad (−1), whatever the text."""
     means = {word: sum(ratings) / len(ratings) for word, ratings in word_ratings().items()}
     scores = (means.get(TOKENIZER.piece(id).strip().lower(), 0) for id in range(MODEL.config.vocab_size))
     bonus = torch.tensor([WORD_BONUS * (sign * score > 1) for score in scores])
@@ -98,13 +84,8 @@ def rated_words(sign: int) -> Rule:
 
 
 def main() -> None:
-    """Print the tables."""
-    print("| layer, strength | mood | nats a token | pairs repeated | the first text |\n|---|---|---|---|---|")
-    for layer in (6, 12, 18, 24):
-        for strength in (1.0, 2.0):
-            model = steered(MODEL, mood_vector(layer), layer, strength)
-            show(f"{layer}, {strength:g}", model, subjects=TRIED_ON)
-    print("\n| strength | mood | nats a token | pairs repeated | the first text |\n|---|---|---|---|---|")
+    """Print the table."""
+    print("| strength | mood | nats a token | pairs repeated | the first text |\n|---|---|---|---|---|")
     vector = mood_vector(LAYER)
     for strength in STRENGTHS:
         show(f"{strength:g}", steered(MODEL, vector, LAYER, strength))

@@ -24,8 +24,8 @@ SUBJECTS = (
     "a letter that came late", "a storm at sea", "a new neighbour", "the first snow", "a garden behind a wall", "a long walk",
     "a thief with a conscience", "a small library", "a birthday", "a mountain hut", "a game of chess", "a river", "a song",
 )  # fmt: skip
-N_EACH, LENGTH, KEY, FALSE_ALARMS, N_KEYS = 3, 200, "course", 0.01, 200
-STRENGTHS = ((0.25, 1.0), (0.25, 2.0), (0.25, 4.0), (0.5, 2.0))  # (γ, δ)
+N_EACH, LENGTH, KEY, FALSE_ALARMS, N_KEYS = 3, 200, "course", 0.01, 100
+STRENGTHS = ((0.25, 2.0), (0.25, 1.0), (0.25, 4.0))  # (γ, δ)
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
 
 MODEL, TOKENIZER = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
@@ -99,7 +99,7 @@ def main() -> None:
     """Print the tables."""
     requests = [f"Write a story about {subject}." for subject in SUBJECTS for _ in range(N_EACH)]
     plain, plain_nats = write(requests, None, 0)
-    human = human_texts(500)
+    human = human_texts(200)
     plain_read = list(map(read_again, plain))
 
     print("\n| unmarked texts | n | p ≤ 10 % | 5 % | 1 % | 0.1 % | worst key, at 1 % |\n|---|---|---|---|---|---|---|")

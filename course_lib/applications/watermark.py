@@ -60,8 +60,7 @@ class Watermark:
 
     def is_green(self, previous: int, tokens: np.ndarray) -> np.ndarray:
         """Return which of `tokens` (token,) are green after the token `previous`: bool (token,)."""
-        seed = blake2b(index(previous).to_bytes(8, "little"), digest_size=8, key=self.key.encode())
-        return _uniform(int.from_bytes(seed.digest(), "little"), tokens) < self.gamma
+        return _uniform(np.array([self._seed(previous)], dtype=np.uint64), tokens) < self.gamma
 
     def detect(self, ids: Sequence[int]) -> Detection:
         """Return what the key tells of the text `ids`, without its prompt.
@@ -72,20 +71,25 @@ class Watermark:
         if any(id < 0 for id in ids):
             raise ValueError("a token id is never negative")
         pairs = set(pairwise(map(index, ids)))
-        n_pairs, n_green = len(pairs), sum(self.is_green(last, np.array([token])).item() for last, token in pairs)
+        seeds = np.array([self._seed(previous) for previous, _ in pairs], dtype=np.uint64)
+        tokens = np.array([token for _, token in pairs], dtype=np.int64)
+        n_pairs, n_green = len(pairs), int((_uniform(seeds, tokens) < self.gamma).sum())
         spread = (n_pairs * self.gamma * (1 - self.gamma)) ** 0.5
         z = (n_green - self.gamma * n_pairs) / spread if spread else 0.0
         return Detection(n_pairs, n_green, z, binomial_tail(n_green, n_pairs, self.gamma))
 
+    def _seed(self, previous: int) -> int:
+        digest = blake2b(index(previous).to_bytes(8, "little"), digest_size=8, key=self.key.encode()).digest()
+        return int.from_bytes(digest, "little")
 
-def _uniform(seed: int, tokens: np.ndarray) -> np.ndarray:
-    """Return a number from [0, 1) for each of `tokens` (token,): those at its places in the sequence that SplitMix64 makes.
 
-    The constants are of Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators", in 64 bits that wrap.
+def _uniform(seeds: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return a number from [0, 1) for each of `tokens` (token,): the one at its place in SplitMix64's sequence from its seed.
+
+    `seeds` is uint64 (token,), or (1,) for all. The constants are of Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom
+    Number Generators", in 64 bits that wrap.
     """
-    state = np.array([seed], dtype=np.uint64) + (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    state = seeds + (tokens.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((state ^ (state >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

@@ -7,4 +7,5 @@
 - `ratings`: what ten people think of each word of a text (06)
 - `sums`: arithmetic, whose answers a rule can judge (06)
 - `passages`: questions on the plays, and the lines that answer them (07)
+- `choices`: questions with four answers, the right one the longest or the shortest (07)
 """
