@@ -59,17 +59,18 @@ class Watermark:
         return logits + self.delta * torch.from_numpy(green).to(logits)
 
     def is_green(self, previous: int, tokens: np.ndarray) -> np.ndarray:
-        """Return which of `tokens` (token,) are green after the token `previous`: bool (token,)."""
+        """Return which of `tokens` (token,) are green after the token `previous`: bool (token,). ValueError for a negative one."""
+        check("previous", previous, int, 0)
         return _uniform(np.array([self._seed(previous)], dtype=np.uint64), tokens) < self.gamma
 
     def detect(self, ids: Sequence[int]) -> Detection:
         """Return what the key tells of the text `ids`, without its prompt.
 
         A pair that comes again is counted once (section 4.1 of the paper): it is green again for sure, and says nothing new.
-        ValueError for a negative id.
+        ValueError for an id that is negative, or above 2⁶³ − 1.
         """
-        if any(id < 0 for id in ids):
-            raise ValueError("a token id is never negative")
+        if not all(0 <= id < 2**63 for id in ids):
+            raise ValueError("a token id is never negative, nor above 2**63 - 1")
         pairs = set(pairwise(map(index, ids)))
         seeds = np.array([self._seed(previous) for previous, _ in pairs], dtype=np.uint64)
         tokens = np.array([token for _, token in pairs], dtype=np.int64)

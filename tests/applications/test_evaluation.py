@@ -116,6 +116,13 @@ def test_an_answer_whose_first_token_the_prompt_would_swallow_is_refused(model):
         score_options(model, joined, "Why?", ["so", "because"])
 
 
+def test_the_real_model_knows_a_capital_but_not_token_by_token(smollm2):
+    """After "Kuala" the rest of the name is all but certain, and lifts the mean."""
+    scores = score_options(*smollm2, "What is the capital of France?", ["Kuala Lumpur", "Paris", "Rome"])
+    assert [scores.by(how).argmax().item() for how in HOW] == [1, 0, 1, 1]
+    assert scores.n_tokens.tolist()[1:] == [1, 1] and scores.n_bytes.tolist() == [12, 5, 4]
+
+
 # ---------------------------------------------------------------- a verifier
 
 
@@ -148,6 +155,11 @@ def test_a_judge_needs_room_and_a_chat_template(model):
         judge(model, LETTERS, "?", "x" * 100, "y")
     with pytest.raises(ValueError, match="no chat template"):
         judge(model, Tokenizer(LETTERS.vocab, [], {}), "?", "x", "y")
+
+
+def test_the_real_model_judges_both_orders(smollm2):
+    both = [judge(*smollm2, "What is two plus two?", *order) for order in (("four", "green"), ("green", "four"))]
+    assert all(0 < probability < 1 for probability in both) and both[0] != both[1]
 
 
 PAIRS = [(f"question {i}", "good" * i, "bad" * (2 * i)) for i in range(1, 41)]

@@ -112,8 +112,12 @@ def test_nonsense_is_refused_by_name(wrong):
 
 
 def test_a_detector_is_given_ids():
-    with pytest.raises(ValueError, match="never negative"):
-        MARK.detect([3, -1])
+    for wrong in (-1, 2**63):
+        with pytest.raises(ValueError, match="never negative"):
+            MARK.detect([3, wrong])
+    with pytest.raises(ValueError, match="previous"):
+        MARK.is_green(-1, np.arange(3))
+    assert MARK.detect(np.array(random_text(50, 0))) == MARK.detect(random_text(50, 0))
     with pytest.raises(TypeError):
         MARK.detect("text")
 
