@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 
 from course_lib import checkpoints
+from course_lib.applications.evaluation import paired_difference
 from course_lib.applications.watermark import Watermark, delete_tokens, replace_tokens
 from course_lib.corpora.shakespeare import works
 from course_lib.finetuning.intervals import bootstrap_interval
@@ -119,7 +120,8 @@ def main() -> None:
             marked, kept = again, texts
         rates = [share(found([text[:n] for text in again], mark)) for n in (200, 100, 50, 25)]
         z = torch.tensor([mark.detect(text).z for text in again]).median()
-        costs = f"{nats.mean():.2f} | {nats.mean().exp():.1f} | {repeated(texts):.0%}"
+        more, (low, high) = paired_difference(plain_nats, nats)
+        costs = f"{nats.mean():.2f}, +{more:.2f} ({low:.2f} to {high:.2f}) | {nats.mean().exp():.1f} | {repeated(texts):.0%}"
         print(f"| {gamma}, {delta:g} | {' | '.join(rates)} | {z:.1f} | {costs} |", flush=True)
 
     mark, log = Watermark(KEY), log_of(marked)

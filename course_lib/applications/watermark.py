@@ -59,7 +59,7 @@ class Watermark:
         return logits + self.delta * torch.from_numpy(green).to(logits)
 
     def is_green(self, previous: int, tokens: np.ndarray) -> np.ndarray:
-        """Return which of `tokens` (token,) are green after the token `previous`: bool (token,). ValueError for a negative one."""
+        """Return which of `tokens` (token,) are green after the id `previous`: bool (token,). ValueError for a negative one."""
         check("previous", previous, int, 0)
         return _uniform(np.array([self._seed(previous)], dtype=np.uint64), tokens) < self.gamma
 
