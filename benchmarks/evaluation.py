@@ -55,7 +55,8 @@ def multiple_choice() -> None:
     items = [(item.question, item.options) for item in choices()] + capitals
     scores = [score_options(MODEL, TOKENIZER, question, options) for question, options in items]
     right = {how: torch.tensor([score.by(how).argmax() == 0 for score in scores]).double() for how in HOW}
-    longest = torch.tensor([float(max(range(4), key=lambda i: len(options[i])) == 0) for _, options in items])
+    sizes = [[len(option.encode()) for option in options] for _, options in items]
+    longest = torch.tensor([float(size[0] == max(size)) / size.count(max(size)) for size in sizes])
     print("| likeliest by | right answer longest (20) | shortest (20) | all 40 | 50 capitals |\n|---|---|---|---|---|")
     for how, hits in {**right, "(the longest answer)": longest}.items():
         print(f"| {how} | {' | '.join(share(part) for part in (hits[:20], hits[20:40], hits[:40], hits[40:]))} |")
