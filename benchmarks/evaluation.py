@@ -71,9 +71,9 @@ def multiple_choice() -> None:
 
 
 def verifier() -> None:
-    shown = "".join(f"{a}+{b}={a + b}\n" for a, b in sums(4, 2, seed=5))
+    shown = "".join(f"{a} + {b} = {a + b}\n" for a, b in sums(8, 2, seed=5))
     asked = sums(N_SUMS, 2, seed=6)
-    prompts = [TOKENIZER.encode_prompt(f"{shown}{a}+{b}=") for a, b in asked]
+    prompts = [TOKENIZER.encode_prompt(f"{shown}{a} + {b} =") for a, b in asked]
     noise = torch.rand(N_SUMS * N_SAMPLES, 5, generator=torch.Generator().manual_seed(0))
     written = roll_out(
         MODEL, prompts, 5, Sampling(1.0), n_samples=N_SAMPLES, noise=noise,
