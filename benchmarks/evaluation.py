@@ -2,7 +2,7 @@
 
 Multiple choice: the forty questions of `tasks.choices`, and fifty capitals beside three others. A verifier: sums of two numbers
 of two digits, eight answers each. A judge: of the right answer and a wrong one, and of the right answer and the same with an
-empty sentence behind it. Prints the tables of benchmarks/README.md, in some five minutes on one thread.
+empty sentence behind it. Prints the tables of benchmarks/README.md, and more, in some five minutes.
 """
 
 import random

@@ -2,8 +2,8 @@
 
 The vector is the difference of two sets of 24 sentences that differ in mood alone. 40 texts of 40 tokens a setting, drawn at
 temperature 1 from the same random numbers. Mood is VADER's: the mean of ten people's ratings of the words, −4 to 4. Fluency is
-what the unsteered model, asked without any mood, makes of the text. Layer and strengths were chosen on ten other requests.
-Prints the table of benchmarks/README.md, in some ten minutes on one thread.
+what the unsteered model, asked without any mood, makes of the text. The layer was chosen on ten other requests.
+Prints a table, in some ten minutes on one thread.
 """
 
 from itertools import pairwise
