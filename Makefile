@@ -32,6 +32,9 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/finetuning.py
 	$(BIN)/python benchmarks/spelling.py
 	$(BIN)/python benchmarks/constraints.py
+	$(BIN)/python benchmarks/watermark.py
+	$(BIN)/python benchmarks/steering.py
+	$(BIN)/python benchmarks/evaluation.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info

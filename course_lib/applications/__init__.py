@@ -7,4 +7,7 @@ Read in this order:
 - `constraints`: a machine that reads tokens, and leaves a model only those that keep its text valid
 - `sandbox`: run a program that nobody has read, contained
 - `programs`: programs that a model wrote, tried by their tests: completion, repair, pass@k
+- `steering`: a style as a direction in the residual stream, and a slider along it
+- `watermark`: a text that shows to who has the key that a model wrote it
+- `evaluation`: multiple choice, verifiers, a model as judge; and whether a difference is one
 """

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from course_lib.architecture import TransformerLM
 from course_lib.devices import keeps_blocks
 
-__all__ = ["packed"]
+__all__ = ["packed", "twin"]
 
 
 class PackedLinear(nn.Module):
@@ -38,10 +38,7 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
     like = model.embedding.weight
     if not keeps_blocks(like.device, like.dtype):
         return model
-    hooks = (
-        h for part in model.modules() for kept in (part._forward_hooks, part._forward_pre_hooks) for h in kept.values()
-    )
-    model = copy.deepcopy(model, {id(shared): shared for shared in (*model.parameters(), *model.buffers(), *hooks)})
+    model = twin(model)
     for parent in list(model.modules()):
         for name, part in parent.named_children():
             if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
@@ -49,3 +46,11 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
     if model.unembedding is None:
         model.unembedding = PackedLinear(like, None, n_rows)
     return model
+
+
+def twin(model: TransformerLM) -> TransformerLM:
+    """Return a model that shares the weights of `model` and the hooks it has; hooks and modules that it gets are its own."""
+    hooks = (
+        h for part in model.modules() for kept in (part._forward_hooks, part._forward_pre_hooks) for h in kept.values()
+    )
+    return copy.deepcopy(model, {id(shared): shared for shared in (*model.parameters(), *model.buffers(), *hooks)})

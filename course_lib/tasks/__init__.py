@@ -9,4 +9,5 @@
 - `passages`: questions on the plays, and the lines that answer them (07)
 - `programs`: functions to be written, with tests (07)
 - `extraction`: short texts, and what stands in them as JSON (07)
+- `choices`: questions with four answers, the right one the longest or the shortest (07)
 """
