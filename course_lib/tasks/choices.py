@@ -7,10 +7,11 @@ The right answer of half of them is shorter than any wrong one, that of the othe
 `data/README.md`, says how it was made.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from course_lib.checks import read_json_lines
 
 __all__ = ["Choice", "choices"]
 
@@ -39,5 +40,8 @@ class Choice:
 @cache
 def choices() -> tuple[Choice, ...]:
     """Return the questions: first twenty whose right answer is long, then twenty whose right answer is short."""
-    rows = map(json.loads, _FILE.read_text(encoding="utf-8").splitlines())
-    return tuple(Choice(row["question"], row["right"], tuple(row["wrong"])) for row in rows)
+    return tuple(read_json_lines(_FILE, _choice))
+
+
+def _choice(*, wrong: list[str], **fields: str) -> Choice:
+    return Choice(**fields, wrong=tuple(wrong))
