@@ -19,7 +19,7 @@ The rooms. Each may import those above it and none below; its `__init__` says in
 - `pretraining`: optimisers, the training loop, scaling laws, parallelism, the course's own model (04)
 - `finetuning`: from a model that continues to one that answers (05)
 - `alignment`: from what is likely to what people prefer (06)
-- `applications`: passages for a question, and answers that rest on them (07)
+- `applications`: what people do with language models (07)
 - `life`: all stages of a model's life in one command (06)
 - `exercises`: what a learner writes, and how it is checked (every lesson)
 - `widgets`: live pictures of a running model (every lesson)
