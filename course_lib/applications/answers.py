@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, words
+from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, asked, words
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_texts
 from course_lib.inference import roll_out
@@ -57,19 +57,17 @@ class Answer:
 
 def prompt(tokenizer: Tokenizer, question: str, passages: Sequence[Chunk] = ()) -> list[int]:
     """Return the ids of a chat that asks `question` after `passages`, numbered if there are several, to within the reply."""
-    check("question", question, str)
-    if not question.strip():
-        raise ValueError("the question is empty")
+    question = asked(question)
     if not passages:
-        asked, begun = f"Answer briefly: {question}", 'It is "'
+        text, begun = f"Answer briefly: {question}", 'It is "'
     elif len(passages) == 1:
-        asked = f"{passages[0].text}\n\nAccording to this passage, answer briefly: {question}"
+        text = f"{passages[0].text}\n\nAccording to this passage, answer briefly: {question}"
         begun = 'According to the passage, it is "'
     else:
         shown = "\n\n".join(f"[{number}] {passage.text}" for number, passage in enumerate(passages, 1))
-        asked = f"{shown}\n\nAccording to these passages, answer briefly: {question}"
+        text = f"{shown}\n\nAccording to these passages, answer briefly: {question}"
         begun = 'According to the passages, it is "'
-    return tokenizer.encode(chat_prompt(tokenizer, [{"role": "user", "content": asked}]) + begun)
+    return tokenizer.encode(chat_prompt(tokenizer, [{"role": "user", "content": text}]) + begun)
 
 
 def write_answers(
@@ -150,8 +148,13 @@ def quote(encoder: SentenceEncoder, question: str, passages: Sequence[Chunk]) ->
 
 
 def confidence(search: Search, question: str) -> float:
-    """Return how near the nearest chunk is to `question`, as a cosine: what is compared with the threshold of a refusal."""
-    return search.by_meaning(question, 1)[0].score
+    """Return the share, 0 to 1, of the question's rare words that stand in the best chunk by words, see `WordIndex.coverage`.
+
+    A question in other words than the passage's scores as low as one without an answer: no index of words tells them apart.
+    The largest cosine of MiniLM's vectors does not either, and parted questions on the plays worse.
+    """
+    best, _ = search.words.nearest(asked(question), 1)
+    return search.words.coverage(question, best[0]) if best else 0.0
 
 
 class Refusals(NamedTuple):

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,8 +35,8 @@ from course_lib.checks import check, check_fields, check_texts, read_json
 from course_lib.corpora import shakespeare
 
 __all__ = [
-    "Chunk", "Fusion", "Hit", "Plane", "Search", "SentenceEncoder", "VectorIndex", "WordIndex", "chunk_vectors", "cut",
-    "cut_all", "fuse", "lessons", "open_chunk", "plays", "vectors_folder", "words",
+    "Chunk", "Fusion", "Hit", "Plane", "Search", "SentenceEncoder", "VectorIndex", "WordIndex", "asked", "chunk_vectors",
+    "cut", "cut_all", "fuse", "lessons", "open_chunk", "plays", "vectors_folder", "words",
 ]  # fmt: skip
 
 _MINILM = "all-minilm-l6-v2"
@@ -300,6 +301,8 @@ class WordIndex:
         tokens = [words(text) for text in texts]
         if not any(tokens):
             raise ValueError("there are no texts with words")
+        self._tokens = [frozenset(text) for text in tokens]
+        self._n_texts = Counter(word for text in self._tokens for word in text)  # that have a word
         self._index = bm25s.BM25()
         self._index.index(tokens, show_progress=False)
 
@@ -313,6 +316,17 @@ class WordIndex:
         best = np.argsort(-scores, kind="stable")[:n]
         best = best[scores[best] > 0]
         return best.tolist(), scores[best].tolist()
+
+    def coverage(self, query: str, item: int) -> float:
+        """Return the share, 0 to 1, of the words of `query` that text number `item` has, each weighed by how rare it is.
+
+        The weight is BM25's, ln(1 + (N − n + ½) ⁄ (n + ½)) for a word in n of N texts: "the" is worth nothing, a word that no
+        text has most. A score of BM25 grows with the query's length, this does not.
+        """
+        n_texts, wanted = len(self._tokens), set(words(query))
+        weights = {w: math.log1p((n_texts - self._n_texts[w] + 0.5) / (self._n_texts[w] + 0.5)) for w in wanted}
+        held = sum(weight for word, weight in weights.items() if word in self._tokens[item])
+        return held / sum(weights.values()) if weights else 0.0
 
 
 # ---------------------------------------------------------------- both
@@ -369,17 +383,17 @@ class Search:
 
     def by_words(self, query: str, n: int = 5) -> list[Hit]:
         """Return the `n` chunks with the highest BM25, or fewer: one that has no word of `query` is not found."""
-        return self._hits(*self.words.nearest(_asked(query), n))
+        return self._hits(*self.words.nearest(asked(query), n))
 
     def by_meaning(self, query: str, n: int = 5) -> list[Hit]:
         """Return the `n` chunks whose vectors have the largest cosine with that of `query`."""
-        return self._hits(*self.meanings.nearest(self.encoder([_asked(query)])[0], n))
+        return self._hits(*self.meanings.nearest(self.encoder([asked(query)])[0], n))
 
     def both(self, query: str, n: int = 5) -> list[Hit]:
         """Return the `n` best chunks by the fusion of both rankings, each 100 deep."""
         check("n", n)
         rankings = [
-            self.words.nearest(_asked(query), _DEPTH)[0],
+            self.words.nearest(asked(query), _DEPTH)[0],
             self.meanings.nearest(self.encoder([query])[0], _DEPTH)[0],
         ]
         scores = fuse(rankings, self.fusion.k, [self.fusion.words, self.fusion.meaning])
@@ -389,7 +403,8 @@ class Search:
         return [Hit(self.chunks[item], score) for item, score in zip(items, scores, strict=True)]
 
 
-def _asked(query: str) -> str:
+def asked(query: str) -> str:
+    """Return `query` as it is. ValueError if it is no string, or an empty one."""
     check("query", query, str)
     if not query.strip():
         raise ValueError("the query is empty")

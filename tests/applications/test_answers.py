@@ -37,7 +37,7 @@ def test_prompts_number_several_passages(smollm2):
     for empty in ("", " "):
         with pytest.raises(ValueError, match="empty"):
             prompt(tokenizer, empty)
-    with pytest.raises(ValueError, match="question must be str"):
+    with pytest.raises(ValueError, match="query must be str"):
         prompt(tokenizer, None)
 
 

@@ -272,6 +272,17 @@ def test_bm25_is_the_formula():
     assert scores == pytest.approx([score(tokens[i]) for i in items], rel=1e-5)
 
 
+def test_coverage_is_the_share_of_rare_words():
+    index = WordIndex(["the king", "the queen", "the fool"])
+    rare, common, unknown = (torch.tensor(1 + (3 - n + 0.5) / (n + 0.5)).log().item() for n in (1, 3, 0))
+    expected = (rare + common) / (rare + common + unknown)
+    assert index.coverage("The king's, the KING? xyzzy: king", 0) == pytest.approx(
+        (rare + common) / (rare + common + 2 * unknown), rel=1e-6
+    )
+    assert index.coverage("the king xyzzy", 0) == pytest.approx(expected, rel=1e-6)
+    assert index.coverage("king " * 10_000, 0) == 1 and index.coverage("king", 1) == 0 and index.coverage("?", 0) == 0
+
+
 def test_queries_without_known_words_find_nothing():
     index = WordIndex(["the king", "the queen"])
     for query in ("", "?!", "xyzzy", "語" * 50):
