@@ -31,6 +31,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/pretraining/budget.py
 	$(BIN)/python benchmarks/finetuning.py
 	$(BIN)/python benchmarks/spelling.py
+	$(BIN)/python benchmarks/retrieval.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info

@@ -12,7 +12,7 @@ from itertools import product
 import torch
 
 from course_lib import checkpoints
-from course_lib.applications.answers import best_threshold, quote, refusals, write_answers
+from course_lib.applications.answers import best_threshold, confidence, quote, refusals, write_answers
 from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, VectorIndex, cut_all, fuse, plays
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.tasks.passages import Question, holds, is_right, questions, unanswerable
@@ -109,23 +109,30 @@ def indexes(search: Search) -> None:
 
 
 def refused(search: Search) -> None:
-    """Print precision and recall of refusals, by two scores."""
+    """Print what refusals by several scores are worth, and of each kind of question the share that is refused."""
     strange = unanswerable()
     texts = [*(question.text for question in ASKED), *strange]
-    vectors = search.encoder(texts)
-    cosines = [search.meanings.nearest(vector, 1)[1][0] for vector in vectors]
-    per_word = [(search.words.nearest(text, 1)[1] or [0.0])[0] / len(text.split()) for text in texts]
-    print("\n| score | threshold | precision | recall | of the answerable refused |\n|---|---|---|---|---|")
-    for name, scores in (("largest cosine", cosines), ("largest BM25 a word", per_word)):
-        fits, misfits = scores[: len(ASKED)], scores[len(ASKED) :]
-        limit = best_threshold([s for s, tried in zip(fits, TRIED, strict=True) if tried], misfits[::2])
-        rest = [s for s, tried in zip(fits, TRIED, strict=True) if not tried]
-        precision, recall = refusals(rest, misfits[1::2], limit)
-        lost = sum(score < limit for score in rest)
-        print(
-            f"| {name} | {limit:.2f} | {precision:.2f} | {recall:.2f} of {len(misfits[1::2])} | {lost} of {len(rest)} |",
-            flush=True,
-        )
+    nearest = [search.words.nearest(text, 1) for text in texts]
+    cosines = [search.meanings.nearest(vector, 1)[1][0] for vector in search.encoder(texts)]
+    scores = {
+        "rare words in the best chunk": [confidence(search, text) for text in texts],
+        "largest BM25": [values[0] if values else 0.0 for _, values in nearest],
+        "largest cosine": cosines,
+        "words of the question": [float(len(text.split())) for text in texts],
+    }
+    print("\n| score | threshold | precision | recall | refused: words shared | none shared | unanswerable |")
+    print("|---|---|---|---|---|---|---|")
+    for name, values in scores.items():
+        fits, misfits = values[: len(ASKED)], values[len(ASKED) :]
+        chosen_on = [s for s, q, tried in zip(fits, ASKED, TRIED, strict=True) if tried and q.shares_words]
+        limit = best_threshold(chosen_on, misfits[::2])
+        kept = [
+            [s for s, q, t in zip(fits, ASKED, TRIED, strict=True) if not t and q.shares_words == k]
+            for k in (True, False)
+        ]
+        precision, recall = refusals(kept[0], misfits[1::2], limit)
+        parts = [f"{sum(s < limit for s in part)} of {len(part)}" for part in (*kept, misfits[1::2])]
+        print(f"| {name} | {limit:.2f} | {precision:.2f} | {recall:.2f} | {' | '.join(parts)} |", flush=True)
 
 
 def answered(search: Search, chosen: tuple[float, float]) -> None:

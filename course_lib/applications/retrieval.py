@@ -362,10 +362,15 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Fusion:
-    """How `Search.both` weighs its rankings: the `k` of `fuse`, and the weights of words and of meaning."""
+    """How `Search.both` weighs its rankings: the `k` of `fuse`, and the weights of words and of meaning.
 
-    k: float = 60
-    words: float = 1.0
+    With the paper's 60 and equal weights, to be the 40th in both rankings is better than to be first in one; where one index is
+    blind that finds less than the other one alone. These were chosen on half of the plays and measured on the rest, see
+    benchmarks/README.md.
+    """
+
+    k: float = 5
+    words: float = 1.5
     meaning: float = 1.0
 
     def __post_init__(self):

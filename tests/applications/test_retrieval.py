@@ -345,7 +345,7 @@ def test_a_search_by_words_by_meaning_and_by_both(search):
     assert len(search.by_words("who ploughs?", 3)) == 1
     assert search.by_meaning("a huge animal of the ocean", 2)[0].chunk.text == "A whale swims below."
     both = search.both("Which mariner dreads the tempest, a storm?", 3)
-    assert both[0].chunk.text == "The sailor fears the storm." and both[0].score == pytest.approx(2 / 61)
+    assert both[0].chunk.text == "The sailor fears the storm." and both[0].score == pytest.approx(2.5 / 6)
     assert [hit.score for hit in both] == sorted((hit.score for hit in both), reverse=True)
 
 
