@@ -13,6 +13,7 @@ the one that the answer's words stand in, and `None` says that they stand in non
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ _END = re.compile(r'["“”\n]')  # of a quotation
 class Answer:
     """What is answered, the passages that it was written after, and which of them it rests on, counted from 0.
 
-    A refused question has no `text` and no passages.
+    A refused question has no `text` and no passages; a model that writes nothing has refused, too.
     """
 
     text: str
@@ -112,6 +113,7 @@ def _fitting(tokenizer: Tokenizer, question: str, passages: Sequence[Chunk], roo
     raise ValueError(f"the question has {len(ids)} tokens with its chat; the context leaves {room}")
 
 
+@lru_cache(maxsize=4)
 def _stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
     ends = (id for token, id in tokenizer.vocab.items() if _END.search(tokenizer.decode([id])))
     return frozenset((*ends, *tokenizer.end_ids))

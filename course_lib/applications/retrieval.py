@@ -218,7 +218,8 @@ def chunk_vectors(chunks: Sequence[Chunk], encoder: SentenceEncoder) -> Tensor:
 def vectors_folder(work: Sequence[Chunk], encoder: SentenceEncoder) -> Path:
     """Return the folder in the cache for the vectors of a work's chunks; other chunks, or another encoder, have another."""
     digest = hashlib.sha256(json.dumps([chunk.text for chunk in work]).encode()).hexdigest()
-    return storage.run_dir(f"vectors/{work[0].work}", [encoder.recipe, digest])
+    name = re.sub(r"\W+", "-", work[0].work)  # which may be any text, and shall not lead out of the cache
+    return storage.run_dir(f"vectors/{name}", [encoder.recipe, digest])
 
 
 def _kept(work: Sequence[Chunk], encoder: SentenceEncoder) -> Tensor | None:
@@ -244,9 +245,10 @@ def _read(folder: Path, n_chunks: int) -> Tensor:
 class VectorIndex:
     """The vectors nearest to another, by their cosine.
 
-    Without a graph it is compared with all of them, in one product: exact, and for some ten thousand the fastest. A library's
-    `graph` leads from vector to vector, ever nearer, and meets only some of them: it finds nearly always the same, and pays
-    for a million. That is HNSW (arXiv 1603.09320), as `usearch` makes it.
+    Without a graph it is compared with all of them, in one product: exact, and a matter of milliseconds for some ten thousand.
+    A `graph` leads from vector to vector, ever nearer, and meets only some of them: it finds most of the same, takes seconds to
+    make, and pays for a million. That is HNSW (arXiv 1603.09320), as `usearch` makes it: of the well-kept libraries the one
+    without an OpenMP of its own, a second of which beside PyTorch's ends the process on a Mac (faiss-wheels issue 73).
     """
 
     def __init__(self, vectors: Tensor, graph: bool = False):

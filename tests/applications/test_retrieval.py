@@ -185,6 +185,12 @@ def test_vectors_are_kept_a_work_at_a_time_and_damage_is_mended(encoder, own_cac
     assert vectors_folder(cut_all(TEXTS, n_lines=1)[:4], encoder) != vectors_folder(chunks[:2], encoder)
 
 
+def test_a_work_may_have_any_name(encoder, own_cache):
+    for name in ("../../out", "a/b", "", "Ünïcode: 語"):
+        folder = vectors_folder(cut(name, TEXT), encoder)
+        assert folder.resolve().parent == (own_cache / "vectors").resolve()
+
+
 def test_who_is_interrupted_goes_on_at_the_same_work(encoder, own_cache, monkeypatch):
     chunks = cut_all(TEXTS, n_lines=2)
     call = SentenceEncoder.__call__
