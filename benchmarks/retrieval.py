@@ -153,7 +153,6 @@ def answered(search: Search, chosen: tuple[float, float]) -> None:
     for name, passages in given.items():
         answers = write_answers(model, tokenizer, [question.text for question in asked], passages)
         right[f"SmolLM2, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, answers, strict=True)]
-        print(name, [answer.text for answer in answers[:8]], flush=True)
     for name, passages in (*list(given.items())[1:], ("3 found", [found(q, 3) for q in asked])):
         quotes = [quote(search.encoder, q.text, p) for q, p in zip(asked, passages, strict=True)]
         right[f"nearest line, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, quotes, strict=True)]
