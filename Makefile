@@ -35,6 +35,7 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/watermark.py
 	$(BIN)/python benchmarks/steering.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/retrieval.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info

@@ -10,4 +10,6 @@ Read in this order:
 - `steering`: a style as a direction in the residual stream, and a slider along it
 - `watermark`: a text that shows to who has the key that a model wrote it
 - `evaluation`: multiple choice, verifiers, a model as judge; and whether a difference is one
+- `retrieval`: passages for a question, by their words, by their meaning, and by both
+- `answers`: an answer from passages, with the one that it rests on, or none where nothing fits
 """

@@ -1,0 +1,193 @@
+"""Passages for the questions on the plays, answers from them, and refusals: each beside its simpler peer.
+
+What is chosen (the fusion's constant and weights, the threshold of a refusal) is chosen on the questions on every other play,
+and measured on the rest. Prints the tables of benchmarks/README.md. The vectors of all plays are made first where the cache
+has none, in seven minutes of one thread; then it takes some ten.
+"""
+
+import time
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+
+from course_lib import checkpoints
+from course_lib.applications.answers import best_threshold, confidence, quote, refusals, write_answers
+from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, VectorIndex, cut_all, fuse, plays
+from course_lib.finetuning.intervals import bootstrap_interval
+from course_lib.tasks.passages import Question, holds, is_right, questions, unanswerable
+
+N_SHOWN, DEPTH = 5, 100
+CONSTANTS, WEIGHTS = (0, 1, 2, 5, 10, 60), (1.0, 1.5, 2.0, 3.0)  # of the fusion, tried; weights are of words
+
+ASKED = questions()
+PLAYS = sorted({question.work for question in ASKED})
+TRIED = [question.work in PLAYS[::2] for question in ASKED]  # questions on which something may be chosen
+PROMPTED = [question for question, tried in zip(ASKED, TRIED, strict=True) if tried][
+    ::3
+]  # the prompt was chosen on these
+
+
+def share(right: Sequence[bool]) -> str:
+    """Return the share of `right` in per cent, with its interval."""
+    low, high = bootstrap_interval([float(one) for one in right])
+    return f"{100 * sum(right) / len(right):.1f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def difference(right: Sequence[bool], other: Sequence[bool]) -> str:
+    """Return how many points more of `right` are right than of `other`, on the same items, with the interval."""
+    gains = [float(a) - float(b) for a, b in zip(right, other, strict=True)]
+    low, high = bootstrap_interval(gains)
+    return f"{100 * sum(gains) / len(gains):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def row(name: str, right: Sequence[bool], kept: Sequence[bool], baseline: Sequence[bool]) -> None:
+    """Print a line of a table: of the questions `kept` all, those that share words and those that do not; the gain last."""
+    kinds = (lambda q: True, lambda q: q.shares_words, lambda q: not q.shares_words)
+    parts = [[i for i, q in enumerate(ASKED) if kept[i] and kind(q)] for kind in kinds]
+    cells = [share([right[i] for i in part]) for part in parts]
+    gains = [difference([right[i] for i in part], [baseline[i] for i in part]) for part in (parts[0], parts[2])]
+    print(f"| {name} | {' | '.join(cells + gains)} |", flush=True)
+
+
+def recalls(search: Search) -> tuple[float, float]:
+    """Print recall@5 of both indexes and their fusion; return the constant and the weight that were chosen."""
+    gold = [{i for i, c in enumerate(search.chunks) if c.work == q.work and holds(q, c.text)} for q in ASKED]
+    vectors = search.encoder([question.text for question in ASKED])
+    by_words = [search.words.nearest(question.text, DEPTH)[0] for question in ASKED]
+    by_meaning = [search.meanings.nearest(vector, DEPTH)[0] for vector in vectors]
+
+    def found(rankings: list[list[int]]) -> list[bool]:
+        return [bool(wanted & set(ranking[:N_SHOWN])) for wanted, ranking in zip(gold, rankings, strict=True)]
+
+    def fused(k: float, weight: float) -> list[bool]:
+        return found([list(fuse(pair, k, [weight, 1])) for pair in zip(by_words, by_meaning, strict=True)])
+
+    tried = {setting: fused(*setting) for setting in product(CONSTANTS, WEIGHTS)}
+
+    def best(kept: Sequence[bool]) -> tuple[float, float]:
+        return max(
+            tried, key=lambda setting: sum(right for right, keep in zip(tried[setting], kept, strict=True) if keep)
+        )
+
+    rest = [not one for one in TRIED]
+    chosen, other = best(TRIED), best(rest)
+    crossed = [tried[chosen if keep else other][i] for i, keep in enumerate(rest)]
+    words, meaning = found(by_words), found(by_meaning)
+    for title, kept in (("all questions", [True] * len(ASKED)), ("plays to choose on", TRIED), ("other plays", rest)):
+        print(f"\n| {title} ({sum(kept)}) | all | words shared | none shared | more than words | more, none shared |")
+        print("|---|---|---|---|---|---|")
+        row("words (BM25)", words, kept, words)
+        row("meaning (MiniLM)", meaning, kept, words)
+        row("fused, k = 60, equal weights", tried[60, 1.0], kept, words)
+        row(f"fused, k = {chosen[0]}, words × {chosen[1]}", tried[chosen], kept, words)
+        if all(kept):
+            row("fused, chosen on the other half each time", crossed, kept, words)
+    print(f"\nOn the other plays k = {other[0]}, words × {other[1]} would have been chosen.")
+    for depth in (1, 5, 20, 100):
+        shares = [
+            sum(bool(wanted & set(ranking[:depth])) for wanted, ranking in zip(gold, rankings, strict=True)) / len(gold)
+            for rankings in (by_words, by_meaning)
+        ]
+        print(f"recall@{depth}: words {shares[0]:.3f}, meaning {shares[1]:.3f}")
+    return chosen
+
+
+def indexes(search: Search) -> None:
+    """Print what a graph costs and saves, beside one product with all vectors."""
+    queries = search.encoder([question.text for question in ASKED])
+    start = time.perf_counter()
+    graph = VectorIndex(search.meanings.vectors, graph=True)
+    built = time.perf_counter() - start
+    found = []
+    for name, index in (("product", search.meanings), ("graph", graph)):
+        start = time.perf_counter()
+        found.append([set(index.nearest(query, N_SHOWN)[0]) for query in queries])
+        print(f"{name}: {1000 * (time.perf_counter() - start) / len(queries):.2f} ms a question", flush=True)
+    same = sum(len(a & b) for a, b in zip(*found, strict=True)) / sum(map(len, found[0]))
+    print(f"graph: built in {built:.1f} s; {100 * same:.1f} % of the product's {N_SHOWN} nearest")
+
+
+def refused(search: Search) -> None:
+    """Print what refusals by several scores are worth, and of each kind of question the share that is refused."""
+    strange = unanswerable()
+    texts = [*(question.text for question in ASKED), *strange]
+    nearest = [search.words.nearest(text, 1) for text in texts]
+    cosines = [search.meanings.nearest(vector, 1)[1][0] for vector in search.encoder(texts)]
+    scores = {
+        "rare words in the best chunk": [confidence(search, text) for text in texts],
+        "largest BM25": [values[0] if values else 0.0 for _, values in nearest],
+        "largest cosine": cosines,
+        "words of the question": [float(len(text.split())) for text in texts],
+    }
+    print("\n| score | threshold | precision | recall | refused: words shared | none shared | unanswerable |")
+    print("|---|---|---|---|---|---|---|")
+    for name, values in scores.items():
+        fits, misfits = values[: len(ASKED)], values[len(ASKED) :]
+        chosen_on = [s for s, q, tried in zip(fits, ASKED, TRIED, strict=True) if tried and q.shares_words]
+        limit = best_threshold(chosen_on, misfits[::2])
+        kept = [
+            [s for s, q, t in zip(fits, ASKED, TRIED, strict=True) if not t and q.shares_words == k]
+            for k in (True, False)
+        ]
+        precision, recall = refusals(kept[0], misfits[1::2], limit)
+        parts = [f"{sum(s < limit for s in part)} of {len(part)}" for part in (*kept, misfits[1::2])]
+        print(f"| {name} | {limit:.2f} | {precision:.2f} | {recall:.2f} | {' | '.join(parts)} |", flush=True)
+
+
+def answered(search: Search, chosen: tuple[float, float]) -> None:
+    """Print how many answers are right with the passage that has them, with the one found, and with none."""
+    model, tokenizer = checkpoints.load("smollm2-135m-instruct")
+    asked = [question for question in ASKED if question not in PROMPTED]
+
+    def gold(question: Question) -> list[Chunk]:
+        return [c for c in search.chunks if c.work == question.work and holds(question, c.text)][:1]
+
+    def found(question: Question, n: int) -> list[Chunk]:
+        vector = search.encoder([question.text])[0]
+        pair = search.words.nearest(question.text, DEPTH)[0], search.meanings.nearest(vector, DEPTH)[0]
+        return [search.chunks[i] for i in list(fuse(pair, chosen[0], [chosen[1], 1]))[:n]]
+
+    given = {"none": [[]] * len(asked), "found": [found(q, 1) for q in asked], "gold": [gold(q) for q in asked]}
+    right: dict[str, list[bool]] = {}
+    for name, passages in given.items():
+        answers = write_answers(model, tokenizer, [question.text for question in asked], passages)
+        right[f"SmolLM2, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, answers, strict=True)]
+    for name, passages in (*list(given.items())[1:], ("3 found", [found(q, 3) for q in asked])):
+        quotes = [quote(search.encoder, q.text, p) for q, p in zip(asked, passages, strict=True)]
+        right[f"nearest line, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, quotes, strict=True)]
+    shares = [question.shares_words for question in asked]
+    print(
+        f"\n| {len(asked)} questions | all | words shared | none shared | more than without passage |\n|---|---|---|---|---|"
+    )
+    for name, marks in right.items():
+        halves = [
+            [mark for mark, shared in zip(marks, shares, strict=True) if shared == kind] for kind in (True, False)
+        ]
+        gain = difference(marks, right["SmolLM2, none"])
+        print(f"| {name} | {share(marks)} | {share(halves[0])} | {share(halves[1])} | {gain} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    encoder, chunks = SentenceEncoder(), cut_all(plays())
+    hamlet = [chunk.text for chunk in chunks if chunk.work == "hamlet"]
+    start, spent = time.perf_counter(), time.process_time()
+    encoder(hamlet)
+    wall, spent = time.perf_counter() - start, time.process_time() - spent
+    print(
+        f"{torch.get_num_threads()} threads; Hamlet's {len(hamlet)} chunks: {wall:.1f} s, {spent:.1f} s of processor time;"
+    )
+    print(
+        f"all {len(chunks)} chunks at that rate: {spent * len(chunks) / len(hamlet):.0f} s of processor time",
+        flush=True,
+    )
+    search = Search(chunks, encoder)
+    chosen = recalls(search)
+    refused(search)
+    indexes(search)
+    answered(search, chosen)
+
+
+if __name__ == "__main__":
+    main()
