@@ -16,7 +16,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -192,9 +192,10 @@ class Chat:
     ) -> Iterator[str]:
         """Say `content`, and yield the reply piece by piece; see `generate` for what changes it. `seed` decides what is drawn.
 
-        However it ends early, by `stop`, `close` or an interrupt, the part so far is kept as a turn that says so. A message that
-        has no reply is left on a branch of its own by the next. ValueError, when the first piece is asked for, if the message
-        does not fit into the context even alone, holds special tokens, or if the template refuses it; then nothing was said.
+        However it ends early, by `stop`, `close` or an interrupt, the part so far is kept as a turn that says so. A message
+        without a reply is left on a branch of its own by the next one. ValueError, when the first piece is asked for, if the
+        message does not fit into the context even alone, holds special tokens, or is refused by the template; then nothing was
+        said.
         """
 
         def say() -> _Prompt:
@@ -315,26 +316,24 @@ class Chat:
                 f"the message alone takes {alone} tokens with the system prompt and what the template adds; the context of "
                 f"{self.context_length} has {room} beside those for the reply: shorten it, or lower max_new_tokens"
             )
-        spare = room // 4 + (_SUMMARY_TOKENS if self.memory == "summarise" else 0)
+        n_summary = min(_SUMMARY_TOKENS, room // 4) if self.memory == "summarise" else 0
         before = n_forgotten
-        while n_forgotten + 1 < len(path) and len(self._ids(path[n_forgotten:], "")) > room - spare:
+        while n_forgotten + 1 < len(path) and len(self._ids(path[n_forgotten:], "")) > room - room // 4 - n_summary:
             n_forgotten += 2
         if self.memory == "drop":
             return n_forgotten, ""
-        summary = self._summarise(path[before:n_forgotten], summary)
+        summary = self._summarise(path[before:n_forgotten], summary, n_summary)
         return n_forgotten, summary if len(self._ids(path[n_forgotten:], summary)) <= room else ""
 
-    def _summarise(self, turns: list[Turn], summary: str) -> str:
+    def _summarise(self, turns: list[Turn], summary: str, max_new_tokens: int) -> str:
         """Return what the model makes of `turns` and the summary so far; of turns too long for the context the last ones."""
         request = {"role": "user", "content": _SUMMARISE}
         prompts = (self._encoded([*self._messages(turns[i:], summary), request]) for i in range(0, len(turns), 2))
-        ids = next((ids for ids in prompts if len(ids) + _SUMMARY_TOKENS <= self.context_length), None)
+        ids = next((ids for ids in prompts if len(ids) + max_new_tokens <= self.context_length), None)
         if ids is None:
             return summary
-        tokens = self._generate(ids, _SUMMARY_TOKENS)
-        written = list(takewhile(lambda _: not self._stopping, tokens))
-        tokens.close()
-        return self.tokenizer.decode(written).strip()
+        with closing(self._generate(ids, max_new_tokens)) as tokens:
+            return self.tokenizer.decode(takewhile(lambda _: not self._stopping, tokens)).strip()
 
     def _messages(self, turns: list[Turn], summary: str) -> list[dict[str, str]]:
         system = "\n\n".join(part for part in (self.system, summary and _SUMMARY + summary) if part)
