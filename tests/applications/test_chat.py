@@ -294,6 +294,9 @@ def test_a_summary_stands_for_what_is_left_out(model, monkeypatch):
 
 def test_the_model_is_asked_for_the_summary_with_what_it_has_read(model, monkeypatch):
     chat = Chat(model, TOKENIZER, memory="summarise")
+    monkeypatch.setattr(
+        "course_lib.applications.chat._SUMMARISE", "Summarise our talk."
+    )  # a byte a token: else no room
     prompts = prompts_of(chat, monkeypatch)
     for i in range(12):
         say(chat, f"message {i}", 20)
