@@ -6,15 +6,15 @@ assistant says, to the token that ends its turn, is a target. The rest is given.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import torch
 
 from course_lib.architecture import TransformerLM
+from course_lib.inference.prefix import n_shared
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.chat_template import render
 
-__all__ = ["CHATML", "Example", "add_chat_format", "n_shared", "prompted", "tokenize_chat", "write_chat"]
+__all__ = ["CHATML", "Example", "add_chat_format", "prompted", "tokenize_chat", "write_chat"]
 
 CHATML = """\
 {%- for message in messages -%}
@@ -126,8 +126,3 @@ def add_chat_format(model: TransformerLM, tokenizer: Tokenizer) -> tuple[Transfo
 def write_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], *, opens_reply: bool = False) -> str:
     """Return `messages` as one text, and if it `opens_reply` what stands before the next. ValueError if they are refused."""
     return render(tokenizer.chat_template, messages, tokenizer.named_tokens, opens_reply=opens_reply)
-
-
-def n_shared(some: Sequence[int], others: Sequence[int]) -> int:
-    """Return how many of the first tokens of both are the same."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False)))

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.corpora.packing import IGNORED, SHARED, pack, places, same_document
-from course_lib.finetuning.chats import Example, n_shared
+from course_lib.finetuning.chats import Example
 from course_lib.finetuning.rows import Rows
+from course_lib.inference.prefix import n_shared
 from course_lib.pretraining.evaluation import as_in_use
 
 __all__ = ["PackedExamples", "Scores", "answer_loss", "score_answers", "train_last_blocks"]

@@ -2,7 +2,8 @@
 
 import codecs
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import index
 
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from course_lib.architecture import EncoderDecoder, TransformerLM
 from course_lib.checks import check, check_fields
-from course_lib.inference.fused_step import FusedStep
+from course_lib.inference.prefix import PrefixCache
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.chat_template import render
 
-__all__ = ["Rule", "Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "tokenless_ids", "translate"]
+__all__ = [
+    "Rule", "Sampling", "chat_prompt", "generate", "stream_reply", "stream_text", "text_pieces", "tokenless_ids", "translate",
+]  # fmt: skip
 
 Rule = Callable[[Sequence[int], Tensor], Tensor]
 """What changes logits: from the ids written so far, without the prompt, and the next token's logits (vocab,) new ones."""
@@ -96,39 +99,41 @@ def generate(
     rule: Rule | None = None,
     generator: torch.Generator | None = None,
     cached: bool = True,
+    prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
     """Yield the tokens that follow `ids`, each as soon as it is drawn; a stop id ends the text and is not yielded.
     One of `banned_ids` is never drawn. A `rule` sees the logits after that ban and before `sampling`.
 
     With `cached`, the keys and values of past positions are kept, and each step computes one position; without, each step
-    computes all of them again, to the same result. Ends early where the model's context ends. ValueError for a prompt that is
-    empty or longer than the context, an id that the model has not, a negative `max_new_tokens`, or a ban on every token comes
-    when the first token is asked for; one for a rule that leaves no token, or logits of another shape, when that happens.
+    computes all of them again, to the same result. A `prefix` keeps them from text to text: what `ids` have in common with the
+    text before is not computed again, see `PrefixCache`. Ends early where the model's context ends. ValueError for a prompt
+    that is empty or longer than the context, an id that the model has not, a negative `max_new_tokens`, a ban on every token,
+    or another model's `prefix` comes when the first token is asked for; one for a rule that leaves no token, or logits of
+    another shape, when that happens.
     """
     context = model.config.context_length
     if not 0 < len(ids) <= context:
         raise ValueError(f"the prompt must have 1 to {context} tokens, not {len(ids)}")
     check("max_new_tokens", max_new_tokens, int, 0)
     sequence, banned = known_ids(model, "the prompt", ids), banned_rows(model, banned_ids)
+    if prefix is not None and (prefix.model is not model or not cached):
+        raise ValueError("a prefix is the cache of one model: make one for this model, and leave cached=True")
     written = []
-    device = model.embedding.weight.device
     end = min(len(sequence) + max_new_tokens, context)
-    cache = model.new_cache(1, end) if cached else None
-    fused = FusedStep(model, cache) if cached and FusedStep.fits(model) else None
-    new = sequence
-    while len(sequence) < end:
-        if fused is not None and len(new) == 1:
-            stream = fused(new[0])
-        else:
-            stream = model.residual(torch.tensor([new], device=device), cache)[0, -1]
-        logits = model.unembed(stream).index_fill_(-1, banned, -torch.inf)
-        token = sampling.draw(logits if rule is None else ruled(rule, written, logits), generator)
-        if token in stop_ids:
-            return
-        yield token
-        sequence.append(token)
-        written.append(token)
-        new = [token] if cached else sequence
+    if cached:
+        reading = (PrefixCache(model) if prefix is None else prefix).reading(sequence, end)
+    else:
+        device = model.embedding.weight.device
+        reading = nullcontext(lambda ids: model.residual(torch.tensor([ids], device=device))[0, -1])
+    with reading as read:
+        while len(sequence) < end:
+            logits = model.unembed(read(sequence)).index_fill_(-1, banned, -torch.inf)
+            token = sampling.draw(logits if rule is None else ruled(rule, written, logits), generator)
+            if token in stop_ids:
+                return
+            yield token
+            sequence.append(token)
+            written.append(token)
 
 
 def ruled(rule: Rule, written: Sequence[int], logits: Tensor) -> Tensor:
@@ -199,10 +204,17 @@ def _stream(
     rule: Rule | None,
     generator: torch.Generator | None,
 ) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     limits = {"stop_ids": tokenizer.end_ids, "banned_ids": tokenless_ids(model, tokenizer)}
-    for token in generate(model, ids, max_new_tokens, sampling, **limits, rule=rule, generator=generator):
-        if text := decoder.decode(tokenizer.decode_bytes([token])):
+    return text_pieces(
+        tokenizer, generate(model, ids, max_new_tokens, sampling, **limits, rule=rule, generator=generator)
+    )
+
+
+def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Yield the text of `ids` piece by piece, as they come; a character that takes several tokens comes once it is whole."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for id in ids:
+        if text := decoder.decode(tokenizer.decode_bytes([id])):
             yield text
     if text := decoder.decode(b"", final=True):
         yield text

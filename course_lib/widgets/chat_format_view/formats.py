@@ -5,7 +5,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from course_lib.finetuning import Example, tokenize_chat
-from course_lib.finetuning.chats import CHATML, n_shared, write_chat
+from course_lib.finetuning.chats import CHATML, write_chat
+from course_lib.inference.prefix import n_shared
 from course_lib.tokenization import Tokenizer
 
 __all__ = ["FORMATS", "MASKS", "Chat", "Format", "example_of", "said", "with_template"]
