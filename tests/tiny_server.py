@@ -18,7 +18,9 @@ N_ROWS, N_COLUMNS = 8, 256
 
 def make_tiny() -> tuple[TransformerLM, Tokenizer]:
     torch.manual_seed(0)
-    tokenizer = train_bpe(["To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer."], 290)
+    tokenizer = train_bpe(
+        ["To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer."], 290
+    )
     model = TransformerLM(TransformerConfig(290, 32, 2, 4, 48, context_length=512)).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -38,9 +40,11 @@ def running(model, tokenizer, token: str | None = None, **options) -> Iterator[t
     thread.start()
     wait_until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", engine
-    server.should_exit = True
-    thread.join(timeout=20)
+    try:
+        yield f"http://127.0.0.1:{port}", engine
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
     assert not thread.is_alive() and not engine._thread.is_alive()
 
 

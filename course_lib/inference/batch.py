@@ -93,7 +93,9 @@ class Batch:
         check("max_new_tokens", max_new_tokens)
         check("n_likeliest", n_likeliest, int | None, 0, self._model.config.vocab_size)
         if len(self.texts) == self.n_rows:
-            raise ValueError(f"the batch is full: it has {self.n_rows} rows; remove a text, or wait until one has ended")
+            raise ValueError(
+                f"the batch is full: it has {self.n_rows} rows; remove a text, or wait until one has ended"
+            )
         if not 0 < len(prompt) <= self.n_columns - max_new_tokens:
             raise ValueError(
                 f"the prompt must have 1 to {self.n_columns - max_new_tokens} tokens, not {len(prompt)}: "

@@ -24,7 +24,9 @@ _SHORTEST_TOKEN = 12  # characters
 def main() -> None:
     """Serve a model over OpenAI's protocol for chats, until Ctrl-C; what is being written then has ten seconds to end."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.serve", description=main.__doc__)
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="a name, folder or hub id; see checkpoints.load")
+    parser.add_argument(
+        "--model", default="smollm2-135m-instruct", help="a name, folder or hub id; see checkpoints.load"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="(8000)")
     parser.add_argument(
@@ -48,7 +50,10 @@ def main() -> None:
         parser.error(f"a text of {n_columns} tokens takes {_row_bytes(model, n_columns) / 1e9:.2f} GB: raise --memory")
     folder = Path(options.model)
     name = folder.resolve().name if folder.is_dir() else options.model
-    print(f"{name}: {n_rows} texts at once of up to {n_columns} tokens; http://{options.host}:{options.port}/v1", flush=True)
+    print(
+        f"{name}: {n_rows} texts at once of up to {n_columns} tokens; http://{options.host}:{options.port}/v1",
+        flush=True,
+    )
     app = make_app(Engine(model, tokenizer, n_rows, n_columns), name, options.token)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=10)
 

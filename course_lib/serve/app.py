@@ -249,7 +249,7 @@ class _Answer:
             for index in range(len(self._jobs)):
                 yield self._event(index, {"role": "assistant", "content": ""})
             async for index, piece in self._run():
-                if piece.text or piece.tokens and self._wish.n_likeliest is not None:
+                if piece.text or (piece.tokens and self._wish.n_likeliest is not None):
                     yield self._event(index, {"content": piece.text}, piece)
                 if piece.ended:
                     yield self._event(index, {}, reason=piece.ended)
@@ -284,9 +284,7 @@ class _Answer:
         ]
         return completion(self._head, choices, self._usage())
 
-    def _event(
-        self, index: int, delta: Mapping[str, str], piece: Piece = Piece(), reason: str | None = None
-    ) -> bytes:
+    def _event(self, index: int, delta: Mapping[str, str], piece: Piece = Piece(), reason: str | None = None) -> bytes:
         log_probs = self._log_probs(piece.tokens) if piece.tokens else None
         return _event(
             chunk(self._head, [{"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": reason}])

@@ -80,7 +80,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ProtocolError(f"the body must be a JSON object, not {type(fields).__name__}")
     for name, value in fields.items():
-        if value is None or name in _READ | _UNUSED or name in _NEUTRAL and value == _NEUTRAL[name]:
+        if value is None or name in _READ | _UNUSED or (name in _NEUTRAL and value == _NEUTRAL[name]):
             continue
         if name in _NEUTRAL:
             raise ProtocolError(f"{name} is not supported by this server", param=name, code="unsupported_parameter")
@@ -192,7 +192,11 @@ def _stops(fields: _Fields) -> tuple[str, ...]:
     if stops is None:
         return ()
     stops = [stops] if isinstance(stops, str) else stops
-    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops):
+    if (
+        not isinstance(stops, list)
+        or len(stops) > MOST_STOPS
+        or not all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops)
+    ):
         raise ProtocolError(
             f"stop must be a string or up to {MOST_STOPS}, of 1 to {LONGEST_STOP} characters each", param="stop"
         )
