@@ -15,5 +15,6 @@ from course_lib.inference.generation import Rule, Sampling, generate, stream_rep
 from course_lib.inference.rollouts import Rollouts, roll_out
 
 __all__ = [
-    "Batch", "Rollouts", "Rule", "Sampling", "Text", "Token", "generate", "roll_out", "stream_reply", "stream_text", "translate",
+    "Batch", "Rollouts", "Rule", "Sampling", "Text", "Token", "generate", "roll_out", "stream_reply", "stream_text",
+    "translate",
 ]  # fmt: skip

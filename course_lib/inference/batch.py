@@ -88,7 +88,7 @@ class Batch:
         """Begin a text that goes on from `prompt` (ids) as `generate` does, whoever else is in the batch, and return it.
 
         With `n_likeliest`, its tokens come with log-probabilities, and with those of so many others. ValueError for a prompt
-        that is empty or leaves less than `max_new_tokens` of the columns, an id that the model has not, or a batch that is full.
+        that is empty or leaves less than `max_new_tokens` of the columns, an id that the model has not, or a full batch.
         """
         check("max_new_tokens", max_new_tokens)
         check("n_likeliest", n_likeliest, int | None, 0, self._model.config.vocab_size)

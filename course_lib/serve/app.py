@@ -284,8 +284,10 @@ class _Answer:
         ]
         return completion(self._head, choices, self._usage())
 
-    def _event(self, index: int, delta: Mapping[str, str], piece: Piece = Piece(), reason: str | None = None) -> bytes:
-        log_probs = self._log_probs(piece.tokens) if piece.tokens else None
+    def _event(
+        self, index: int, delta: Mapping[str, str], piece: Piece | None = None, reason: str | None = None
+    ) -> bytes:
+        log_probs = self._log_probs(piece.tokens) if piece and piece.tokens else None
         return _event(
             chunk(self._head, [{"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": reason}])
         )

@@ -21,7 +21,7 @@ __all__ = ["Engine", "Job", "Piece"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What a step brings a job: a token, the text that can be shown now, and at the end why: "stop", "length" or an error."""
+    """What a step brings: a token, the text that can be shown now, and at the end why: "stop", "length" or an error."""
 
     text: str = ""
     tokens: tuple[Token, ...] = ()

@@ -22,6 +22,7 @@ from course_lib.serve.protocol import ProtocolError
 from course_lib.serve.writer import Writer
 
 LONG = 150
+GREEDY = Sampling()
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 8}, "is_nobler": {"type": "boolean"}},
@@ -40,7 +41,7 @@ def chat(*contents: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[turn % 2], "content": content} for turn, content in enumerate(contents)]
 
 
-def alone(tiny, messages, max_tokens: int, sampling=Sampling(), seed: int = 0) -> tuple[str, int, list[int]]:
+def alone(tiny, messages, max_tokens: int, sampling=GREEDY, seed: int = 0) -> tuple[str, int, list[int]]:
     """What `generate` writes: the text, the length of the prompt, the ids."""
     model, tokenizer = tiny
     prompt = tokenizer.encode(chat_prompt(tokenizer, messages))
