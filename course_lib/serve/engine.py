@@ -30,7 +30,7 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """A text that somebody wants: `options` are those of `Batch.add`, and `deliver` takes each piece, on the engine's thread."""
+    """A text that somebody wants: `options` are those of `Batch.add`, and `deliver` takes each piece, on its thread."""
 
     prompt: Sequence[int]
     options: Mapping[str, Any]

@@ -44,7 +44,10 @@ CASES = {
     "an integer of 100 digits": (changed(seed=10**100), 400, "seed"),
     "100,000 brackets": (b"[" * 100_000, 400, None),
     "100,000 objects": (b'{"a":' * 100_000, 400, None),
-    "brackets where a number should be": (changed(temperature=5).replace(b": 5", b": " + b"[" * 500 + b"]" * 500), 400, "temperature"),
+    "brackets where a number should be": (
+        changed(temperature=5).replace(b": 5", b": " + b"[" * 500 + b"]" * 500),
+        400, "temperature",
+    ),
     "a megabyte and more": (changed(user="x" * LARGEST_BODY), 413, None),
     "no model": (json.dumps({"messages": HELLO}).encode(), 400, "model"),
     "another model": (changed(model="gpt-4"), 404, "model"),
