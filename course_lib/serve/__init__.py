@@ -1,6 +1,6 @@
 """A server of the course's models that speaks OpenAI's protocol for chats: lesson 07.
 
-`python -m course_lib.serve` starts it. Read in this order:
+`python -m course_lib.serve`, in `__main__`, starts it. Read in this order:
 
 - `protocol`: what a request may hold, and what answers and errors look like
 - `writer`: tokens become text, up to a string that ends it

@@ -176,7 +176,8 @@ def test_a_client_that_goes_away_frees_its_place(served, tiny, stream):
             httpx.Client(timeout=60 if stream else 0.5) as client,
             client.stream("POST", f"{served[0]}/v1/chat/completions", json=body) as answer,
         ):
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept: the connection is closed with it
+            next(lines)
             wait_until(lambda: len(engine._batch.texts) == N_ROWS)
     except httpx.ReadTimeout:
         assert not stream and engine.n_busy == N_ROWS
