@@ -20,6 +20,7 @@ The rooms. Each may import those above it and none below; its `__init__` says in
 - `finetuning`: from a model that continues to one that answers (05)
 - `alignment`: from what is likely to what people prefer (06)
 - `applications`: what people do with language models (07)
+- `serve`: a server of a model for a room, over OpenAI's protocol (07)
 - `life`: all stages of a model's life in one command (06)
 - `exercises`: what a learner writes, and how it is checked (every lesson)
 - `widgets`: live pictures of a running model (every lesson)

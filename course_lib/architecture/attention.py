@@ -4,6 +4,7 @@ Read from top to bottom: the masks, the look-up itself (once readable, once fuse
 cache, and multi-head attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -257,6 +258,12 @@ class KVCache:
     def keep(self, rows: Tensor) -> None:
         """Make this the cache of `rows` (row,) of its batch, each as often as it is named there."""
         self.keys_values = self.keys_values[:, rows]
+
+    def part(self, rows: slice, columns: slice, length: int = 0) -> "KVCache":
+        """Return a cache in the memory of some `rows` and positions of this one, of which the first `length` are filled."""
+        part = copy.copy(self)
+        part.keys_values, part.length = self.keys_values[:, rows, :, columns], length
+        return part
 
     def append_one(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
         """Add one position's keys and values, together (2, batch, kv_head, d_head), and return what `append` returns."""

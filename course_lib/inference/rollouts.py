@@ -17,7 +17,7 @@ from course_lib.checks import check
 from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled
 from course_lib.inference.packed import packed
 
-__all__ = ["Rollouts", "roll_out"]
+__all__ = ["Rollouts", "read_columns", "roll_out"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def roll_out(
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     begun = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     cache = model.new_cache(len(prompts), n_columns)
-    stream = _read(model, begun, padded, padding, cache)  # a prompt is read once, however many samples there are
+    stream = read_columns(model, begun, padded, padding, cache)  # a prompt is read once, however many samples there are
 
     rows = torch.arange(len(prompts), device=device).repeat_interleave(n_samples)
     padding, stream = padding[rows], _keep(cache, rows, stream)
@@ -97,7 +97,7 @@ def roll_out(
             rows, drawn = rows[goes_on], _keep(cache, goes_on.nonzero()[:, 0], drawn)
         if not len(rows) or step + 1 == max_new_tokens:
             break
-        stream = _read(model, drawn[:, None], padded, padding[rows], cache)
+        stream = read_columns(model, drawn[:, None], padded, padding[rows], cache)
     return _flush_left(ids, written, log_probs, padding)
 
 
@@ -114,7 +114,7 @@ def _checked(model: TransformerLM, prompts: Sequence[Sequence[int]], max_new_tok
     return [known_ids(model, f"prompt {number}", prompt) for number, prompt in enumerate(prompts)]
 
 
-def _read(model: TransformerLM, ids: Tensor, padded: bool, padding: Tensor, cache: list[KVCache]) -> Tensor:
+def read_columns(model: TransformerLM, ids: Tensor, padded: bool, padding: Tensor, cache: list[KVCache]) -> Tensor:
     """Add `ids` (row, new) to the cache and return the last stream (row, d_model); `padding` (row,) columns begin each row."""
     if not padded:  # asked of `padding`, a GPU would be waited for
         return model.residual(ids, cache)[:, -1]
