@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from course_lib import checkpoints
-from course_lib.applications import constraints
 from course_lib.applications.constraints import Constraint, grammar
-from course_lib.applications.patterns import schema_pattern
+from course_lib.applications.constraints.grammars import peer_tokenizer
+from course_lib.applications.constraints.schemas import schema_pattern
+from course_lib.applications.constraints.vocabulary import Vocabulary
 from course_lib.architecture import TransformerLM
 from course_lib.inference import Rule, Sampling, generate
 from course_lib.tokenization import Tokenizer
@@ -144,8 +145,8 @@ def main() -> None:
     model, tokenizer = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; llguidance {llguidance.__version__}")
     once = (
-        milliseconds(lambda: constraints._vocabulary(tokenizer)),
-        milliseconds(lambda: constraints._peer_tokenizer(tokenizer)),
+        milliseconds(lambda: Vocabulary(tokenizer)),
+        milliseconds(lambda: peer_tokenizer(tokenizer)),
         milliseconds(lambda: outlines_vocabulary(tokenizer)),
     )
     print("once a tokenizer (ms):", *(f"{time:.0f}" for time in once), "\n")

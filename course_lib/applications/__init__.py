@@ -3,9 +3,7 @@
 Read in this order:
 
 - `chat`: a conversation: memory, branches, and replies that do not read it all again
-- `patterns`: what a text must be, as a regular expression or a JSON schema
-- `automata`: a pattern becomes a machine that reads bytes
-- `constraints`: a machine that reads tokens, and leaves a model only those that keep its text valid
+- `constraints`: from a regular expression or a JSON schema to a mask that leaves a model only what keeps its text valid
 - `sandbox`: run a program that nobody has read, contained
 - `programs`: programs that a model wrote, tried by their tests: completion, repair, pass@k
 - `steering`: a style as a direction in the residual stream, and a slider along it

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from course_lib.applications.automata import MAX_STATES, byte_label, compile_pattern
-from course_lib.applications.patterns import all_but, parse
+from course_lib.applications.constraints.automata import MAX_STATES, byte_label, compile_pattern
+from course_lib.applications.constraints.patterns import all_but, parse
 
 ALPHABET = "ab01 _.-\né߿ࠀ€日\ue000\uffff😀\U0010ffff"
 CHARACTERS = st.sampled_from(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_lib.applications.constraints import Constraint, ConstraintRule, grammar, removed_mass
-from course_lib.applications.patterns import schema_pattern
+from course_lib.applications.constraints.schemas import schema_pattern
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling, generate, roll_out, stream_text

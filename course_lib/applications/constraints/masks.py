@@ -1,89 +1,23 @@
-"""Constrained decoding: before each token is drawn, those are ruled out after which the text could not become valid any more.
+"""From an automaton to a mask on the logits, and the rule that applies it while a text is written."""
 
-An automaton (`automata.py`) says which bytes may follow; a token is several bytes. So from the state that the text has reached
-every token of the vocabulary is walked through the automaton, all at once along their common beginnings, and those that end in
-a state stay. Which they are depends on the state alone: a mask is computed once a state, and then only looked up (arXiv
-2307.09702). A JSON schema is first written as a regular expression; what none can say is left to the library `llguidance`, see
-`grammar`.
-
-What a mask leaves of the model's distribution is stretched to 1 again. Token for token that is not how the model distributes
-valid texts: led to where it would not have gone, it may go on badly. `removed_mass` says how much would have gone elsewhere.
-"""
-
-import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.applications.automata import compile_pattern
-from course_lib.applications.patterns import schema_pattern
+from course_lib.applications.constraints.automata import compile_pattern
+from course_lib.applications.constraints.schemas import schema_pattern
+from course_lib.applications.constraints.vocabulary import vocabulary
 from course_lib.checks import check
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["Constraint", "ConstraintRule", "Grammar", "grammar", "removed_mass"]
+__all__ = ["Constraint", "ConstraintRule", "removed_mass"]
 
 _NEVER = np.iinfo(np.int32).max  # tokens to the end, from where there is none
 _CACHED_MASKS = 1000  # 50 MB of SmolLM2's 49,152 tokens
-
-# ---------------------------------------------------------------- a vocabulary, walked all at once
-
-
-class _Vocabulary:
-    """The tokens of a tokenizer as a tree of their bytes: tokens that begin alike share the nodes of that beginning.
-
-    Node 0 is the root. The nodes of each depth follow those of the depth before; `parents` and `bytes` say how each is reached.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
-        ids = {
-            id: tokenizer.decode_bytes([id])
-            for token, id in tokenizer.vocab.items()
-            if token not in tokenizer.special_tokens
-        }
-        self.data = {id: data for id, data in ids.items() if data}  # a token without bytes would never come to an end
-        self.size = max([*tokenizer.vocab.values(), *tokenizer.special_tokens.values()]) + 1
-        self.ids = np.array(sorted(self.data, key=self.data.get), dtype=np.int64)
-        in_order = [self.data[id] for id in self.ids.tolist()]
-        lengths = np.array([len(data) for data in in_order], dtype=np.int64)
-        table = np.zeros((len(in_order), lengths.max(initial=0)), np.uint8)
-        table[np.arange(table.shape[1]) < lengths[:, None]] = np.frombuffer(b"".join(in_order), np.uint8)
-        differs = np.ones_like(table, dtype=bool)  # from the token before, in this byte or one before it
-        differs[1:] = np.logical_or.accumulate(table[1:] != table[:-1], axis=1)
-
-        self.levels, parents, letters = [], [], []
-        nodes, n_nodes = np.zeros(len(in_order), dtype=np.int64), 1  # of each token: where it has come to
-        for depth in range(table.shape[1]):
-            there = lengths > depth
-            ends_before = np.append(True, lengths[:-1] <= depth)
-            begins = there & (differs[:, depth] | ends_before)
-            self.levels.append(slice(n_nodes, n_nodes + begins.sum()))
-            parents.append(nodes[begins])
-            letters.append(table[begins, depth])
-            nodes = np.where(there, n_nodes - 1 + np.cumsum(begins), nodes)
-            n_nodes = self.levels[-1].stop
-        self.parents, self.bytes = np.concatenate([[0], *parents]), np.concatenate([[0], *letters])
-        self.nodes, self.n_nodes = nodes, n_nodes
-        self.single = sorted({data[0] for data in in_order if len(data) == 1})
-
-    def walk(self, table: np.ndarray, state: int) -> np.ndarray:
-        """Return for each of `ids` the state that it leads to from `state` in `table` (state, 256)."""
-        reached = np.empty(self.n_nodes, dtype=table.dtype)
-        reached[0] = state
-        for level in self.levels:
-            reached[level] = table[reached[self.parents[level]], self.bytes[level]]
-        return reached[self.nodes]
-
-
-@lru_cache(maxsize=4)
-def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
-    return _Vocabulary(tokenizer)
-
-
-# ---------------------------------------------------------------- constraints, and the rule of one text
 
 
 class Constraint:
@@ -102,7 +36,7 @@ class Constraint:
             raise ValueError("this tokenizer has no token that ends a text: give it end_tokens")
         self.pattern = schema_pattern(wanted) if isinstance(wanted, Mapping) else wanted
         self.automaton, self.tokenizer = compile_pattern(self.pattern), tokenizer
-        self._vocabulary = _vocabulary(tokenizer)
+        self._vocabulary = vocabulary(tokenizer)
         self.distances = self._distances()
         if self.distances[0] == _NEVER:
             raise ValueError(f"no text that this tokenizer can write matches {self.pattern[:200]!r}")
@@ -171,71 +105,14 @@ class Constraint:
         return ConstraintRule(self, 0, max_new_tokens)
 
 
-class Grammar:
-    """What a text must be, in words of the library `llguidance`; made by `grammar`. Its states are the library's matchers."""
+class Steps(Protocol):
+    """What a rule asks of `Constraint` and of `Grammar`, each with states of its own kind."""
 
-    def __init__(self, text: str, tokenizer: Tokenizer):
-        from llguidance import LLMatcher
+    tokenizer: Tokenizer
 
-        if not tokenizer.end_ids:
-            raise ValueError("this tokenizer has no token that ends a text: give it end_tokens")
-        self.tokenizer = tokenizer
-        self._start = LLMatcher(_peer_tokenizer(tokenizer), text, log_level=0)
-        if self._start.is_error():
-            raise ValueError(f"llguidance refuses the grammar: {self._start.get_error()}")
+    def step(self, state: Any, id: int) -> Any: ...
 
-    def step(self, state: Any, id: int) -> Any:
-        """Return the matcher after the token `id`. ValueError if it is not allowed there."""
-        after = state.deep_copy()
-        if not after.consume_token(id):
-            raise ValueError(f"the token {id}, {self.tokenizer.piece(id)!r}, is not allowed where it stands")
-        return after
-
-    def allowed(self, state: Any, max_new_tokens: int | None = None) -> Tensor:
-        """Return which tokens (vocab,) may follow."""
-        mask = np.frombuffer(state.compute_logit_bias(), np.uint8) > 0  # the library's way to say it: 0 or 200
-        if state.is_error():
-            raise ValueError(f"llguidance gives up: {state.get_error()}")
-        return torch.from_numpy(mask)
-
-    def rule(self) -> "ConstraintRule":
-        """Return the rule of one text, as `Constraint.rule` does; the text may be cut off in its middle."""
-        return ConstraintRule(self, self._start, None)
-
-
-def grammar(wanted: str | Mapping[str, Any], tokenizer: Tokenizer) -> Grammar:
-    """Return what `wanted` asks of a text: a grammar in the notation of Lark, as llguidance reads it, or any JSON schema.
-
-    For what `Constraint` refuses: recursion, references, formats, alternatives. ValueError with llguidance's words if that
-    refuses it too.
-    """
-    from llguidance import LLMatcher
-
-    if isinstance(wanted, Mapping):
-        return Grammar(LLMatcher.grammar_from_json_schema(json.dumps(wanted)), tokenizer)
-    check("wanted", wanted, str)
-    return Grammar(LLMatcher.grammar_from_lark(wanted), tokenizer)
-
-
-class _PeerTokenizer:
-    """A tokenizer with the names that `llguidance` asks for."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        ids = {*tokenizer.vocab.values(), *tokenizer.special_tokens.values()}
-        self.tokens = [tokenizer.decode_bytes([id]) if id in ids else b"" for id in range(max(ids) + 1)]
-        self.special_token_ids = sorted(tokenizer.special_tokens.values())
-        self.eos_token_id, self.bos_token_id = min(tokenizer.end_ids), None
-        self._tokenizer = tokenizer
-
-    def __call__(self, data: bytes) -> list[int]:
-        return self._tokenizer.encode(data.decode(errors="replace"))
-
-
-@lru_cache(maxsize=4)
-def _peer_tokenizer(tokenizer: Tokenizer) -> Any:
-    from llguidance import LLTokenizer, TokenizerWrapper
-
-    return LLTokenizer(TokenizerWrapper(_PeerTokenizer(tokenizer)), eos_token=sorted(tokenizer.end_ids))
+    def allowed(self, state: Any, max_new_tokens: int | None = None) -> Tensor: ...
 
 
 class ConstraintRule:
@@ -244,7 +121,7 @@ class ConstraintRule:
     It keeps the state that its text has reached, so each text gets a rule of its own; asked about another, it begins anew.
     """
 
-    def __init__(self, constraint: Constraint | Grammar, start: Any, max_new_tokens: int | None):
+    def __init__(self, constraint: Steps, start: Any, max_new_tokens: int | None):
         self.constraint, self.max_new_tokens = constraint, max_new_tokens
         self._start = self._state = start
         self._written: list[int] = []

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from course_lib.applications.patterns import Chars, Either, Node, Ranges, Repeat, Then, parse
+from course_lib.applications.constraints.patterns import Chars, Either, Node, Ranges, Repeat, Then, parse
 
 __all__ = ["MAX_STATES", "Automaton", "byte_label", "compile_pattern"]
 
