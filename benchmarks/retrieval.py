@@ -12,10 +12,10 @@ from itertools import product
 import torch
 
 from course_lib import checkpoints
-from course_lib.applications.answers import best_threshold, confidence, quote, refusals, write_answers
+from course_lib.applications.answers import best_threshold, confidence, quote, write_answers
 from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, VectorIndex, cut_all, fuse, plays
 from course_lib.finetuning.intervals import bootstrap_interval
-from course_lib.tasks.passages import Question, holds, is_right, questions, unanswerable
+from course_lib.tasks.passages import Question, holds, is_right, names_someone, questions, unanswerable
 
 N_SHOWN, DEPTH = 5, 100
 CONSTANTS, WEIGHTS = (0, 1, 2, 5, 10, 60), (1.0, 1.5, 2.0, 3.0)  # of the fusion, tried; weights are of words
@@ -109,7 +109,7 @@ def indexes(search: Search) -> None:
 
 
 def refused(search: Search) -> None:
-    """Print what refusals by several scores are worth, and of each kind of question the share that is refused."""
+    """Print what refusals by several scores are worth, for each kind of question beside the unanswerable ones of its kind."""
     strange = unanswerable()
     texts = [*(question.text for question in ASKED), *strange]
     nearest = [search.words.nearest(text, 1) for text in texts]
@@ -120,19 +120,22 @@ def refused(search: Search) -> None:
         "largest cosine": cosines,
         "words of the question": [float(len(text.split())) for text in texts],
     }
-    print("\n| score | threshold | precision | recall | refused: words shared | none shared | unanswerable |")
-    print("|---|---|---|---|---|---|---|")
-    for name, values in scores.items():
-        fits, misfits = values[: len(ASKED)], values[len(ASKED) :]
-        chosen_on = [s for s, q, tried in zip(fits, ASKED, TRIED, strict=True) if tried and q.shares_words]
-        limit = best_threshold(chosen_on, misfits[::2])
-        kept = [
-            [s for s, q, t in zip(fits, ASKED, TRIED, strict=True) if not t and q.shares_words == k]
-            for k in (True, False)
-        ]
-        precision, recall = refusals(kept[0], misfits[1::2], limit)
-        parts = [f"{sum(s < limit for s in part)} of {len(part)}" for part in (*kept, misfits[1::2])]
-        print(f"| {name} | {limit:.2f} | {precision:.2f} | {recall:.2f} | {' | '.join(parts)} |", flush=True)
+    for title, kind in (("words shared, or someone named", True), ("none shared, nobody named", False)):
+        print(f"\n| {title} | threshold | precision | recall | refused of the answerable | of the unanswerable |")
+        print("|---|---|---|---|---|---|")
+        for name, values in scores.items():
+            fits = [
+                (s, tried)
+                for s, q, tried in zip(values[: len(ASKED)], ASKED, TRIED, strict=True)
+                if q.shares_words == kind
+            ]
+            misfits = [s for s, q in zip(values[len(ASKED) :], strange, strict=True) if names_someone(q) == kind]
+            limit = best_threshold([s for s, tried in fits if tried], misfits[::2])
+            wrongly = [s < limit for s, tried in fits if not tried]
+            rightly = [s < limit for s in misfits[1::2]]
+            precision = share([False] * sum(wrongly) + [True] * sum(rightly)) if sum(wrongly + rightly) > 1 else "–"
+            parts = [f"{sum(part)} of {len(part)}" for part in (wrongly, rightly)]
+            print(f"| {name} | {limit:.2f} | {precision} | {share(rightly)} | {' | '.join(parts)} |", flush=True)
 
 
 def answered(search: Search, chosen: tuple[float, float]) -> None:
