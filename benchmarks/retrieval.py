@@ -1,8 +1,8 @@
 """Passages for the questions on the plays, answers from them, and refusals: each beside its simpler peer.
 
 What is chosen (the fusion's constant and weights, the threshold of a refusal) is chosen on the questions on every other play,
-and measured on the rest. Prints the tables of benchmarks/README.md. The vectors of all plays are made first where the cache
-has none, in seven minutes of one thread; then it takes some ten.
+and measured on the rest. Prints the tables of benchmarks/README.md. The exact vectors of all plays, beside which the packed
+ones are measured, are made first where the cache has none, in seven minutes of one thread; then it takes some ten.
 """
 
 import time
@@ -12,13 +12,24 @@ from itertools import product
 import torch
 
 from course_lib import checkpoints
-from course_lib.applications.answers import best_threshold, confidence, quote, refusals, write_answers
-from course_lib.applications.retrieval import Chunk, Search, SentenceEncoder, VectorIndex, cut_all, fuse, plays
+from course_lib.applications.answers import best_threshold, confidence, quote, write_answers
+from course_lib.applications.retrieval import (
+    Chunk,
+    Fusion,
+    Search,
+    SentenceEncoder,
+    VectorIndex,
+    chunk_vectors,
+    cut_all,
+    fuse,
+    plays,
+)
 from course_lib.finetuning.intervals import bootstrap_interval
-from course_lib.tasks.passages import Question, holds, is_right, questions, unanswerable
+from course_lib.tasks.passages import Question, holds, is_right, names_someone, questions, unanswerable
 
 N_SHOWN, DEPTH = 5, 100
-CONSTANTS, WEIGHTS = (0, 1, 2, 5, 10, 60), (1.0, 1.5, 2.0, 3.0)  # of the fusion, tried; weights are of words
+DEFAULT = (Fusion().k, Fusion().words / Fusion().meaning)
+SETTINGS = (DEFAULT, *product((0, 1, 2, 5, 10, 60), (1.0, 1.5, 2.0, 3.0)))  # k and words' weight; of equals the first
 
 ASKED = questions()
 PLAYS = sorted({question.work for question in ASKED})
@@ -50,20 +61,54 @@ def row(name: str, right: Sequence[bool], kept: Sequence[bool], baseline: Sequen
     print(f"| {name} | {' | '.join(cells + gains)} |", flush=True)
 
 
+def found(search: Search, rankings: Sequence[list[int]], n_shown: int = N_SHOWN) -> list[bool]:
+    """Return for each question whether a chunk with its answer is among the first `n_shown` of its ranking."""
+    return [
+        any(search.chunks[i].work == q.work and holds(q, search.chunks[i].text) for i in ranking[:n_shown])
+        for q, ranking in zip(ASKED, rankings, strict=True)
+    ]
+
+
+def by_words(search: Search) -> list[list[int]]:
+    """Return each question's ranking by BM25."""
+    return [search.words.nearest(question.text, DEPTH)[0] for question in ASKED]
+
+
+def by_meaning(search: Search, index: VectorIndex) -> list[list[int]]:
+    """Return each question's ranking by the cosine with the vectors of `index`."""
+    return [index.nearest(vector, DEPTH)[0] for vector in search.encoder([question.text for question in ASKED])]
+
+
+def fused(first: list[list[int]], second: list[list[int]], k: float, weight: float) -> list[list[int]]:
+    """Return the fusion of two rankings of each question."""
+    return [list(fuse(pair, k, [weight, 1])) for pair in zip(first, second, strict=True)]
+
+
+def packings(search: Search) -> None:
+    """Print what packing costs: recall@5 of several sizes of vectors, alone and fused as the library does, beside the exact."""
+    exact = chunk_vectors(search.chunks, search.encoder, exact=True)
+    kinds = {
+        "32": exact,
+        "8": (exact / exact.abs().amax(dim=1, keepdim=True) * 127).round(),
+        "2, those of the course": search.meanings.vectors,
+        "1, the sign": exact.sign(),
+    }
+    rankings = {name: by_meaning(search, VectorIndex(vectors)) for name, vectors in kinds.items()}
+    alone = {name: found(search, ranking) for name, ranking in rankings.items()}
+    both = {name: found(search, fused(by_words(search), ranking, *DEFAULT)) for name, ranking in rankings.items()}
+    print("\n| bits a number | the same five | meaning | more than exact | fused | more than exact |")
+    print("|---|---|---|---|---|---|")
+    for name, ranking in rankings.items():
+        pairs = zip(ranking, rankings["32"], strict=True)
+        same = sum(len({*own[:N_SHOWN]} & {*other[:N_SHOWN]}) for own, other in pairs) / (N_SHOWN * len(ASKED))
+        cells = [cell for marks in (alone, both) for cell in (share(marks[name]), difference(marks[name], marks["32"]))]
+        print(f"| {name} | {100 * same:.0f} % | {' | '.join(cells)} |", flush=True)
+
+
 def recalls(search: Search) -> tuple[float, float]:
     """Print recall@5 of both indexes and their fusion; return the constant and the weight that were chosen."""
-    gold = [{i for i, c in enumerate(search.chunks) if c.work == q.work and holds(q, c.text)} for q in ASKED]
-    vectors = search.encoder([question.text for question in ASKED])
-    by_words = [search.words.nearest(question.text, DEPTH)[0] for question in ASKED]
-    by_meaning = [search.meanings.nearest(vector, DEPTH)[0] for vector in vectors]
-
-    def found(rankings: list[list[int]]) -> list[bool]:
-        return [bool(wanted & set(ranking[:N_SHOWN])) for wanted, ranking in zip(gold, rankings, strict=True)]
-
-    def fused(k: float, weight: float) -> list[bool]:
-        return found([list(fuse(pair, k, [weight, 1])) for pair in zip(by_words, by_meaning, strict=True)])
-
-    tried = {setting: fused(*setting) for setting in product(CONSTANTS, WEIGHTS)}
+    rankings = by_words(search), by_meaning(search, search.meanings)
+    tried = {setting: found(search, fused(*rankings, *setting)) for setting in SETTINGS}
 
     def best(kept: Sequence[bool]) -> tuple[float, float]:
         return max(
@@ -73,7 +118,7 @@ def recalls(search: Search) -> tuple[float, float]:
     rest = [not one for one in TRIED]
     chosen, other = best(TRIED), best(rest)
     crossed = [tried[chosen if keep else other][i] for i, keep in enumerate(rest)]
-    words, meaning = found(by_words), found(by_meaning)
+    words, meaning = (found(search, ranking) for ranking in rankings)
     for title, kept in (("all questions", [True] * len(ASKED)), ("plays to choose on", TRIED), ("other plays", rest)):
         print(f"\n| {title} ({sum(kept)}) | all | words shared | none shared | more than words | more, none shared |")
         print("|---|---|---|---|---|---|")
@@ -85,10 +130,7 @@ def recalls(search: Search) -> tuple[float, float]:
             row("fused, chosen on the other half each time", crossed, kept, words)
     print(f"\nOn the other plays k = {other[0]}, words × {other[1]} would have been chosen.")
     for depth in (1, 5, 20, 100):
-        shares = [
-            sum(bool(wanted & set(ranking[:depth])) for wanted, ranking in zip(gold, rankings, strict=True)) / len(gold)
-            for rankings in (by_words, by_meaning)
-        ]
+        shares = [sum(found(search, ranking, depth)) / len(ASKED) for ranking in rankings]
         print(f"recall@{depth}: words {shares[0]:.3f}, meaning {shares[1]:.3f}")
     return chosen
 
@@ -109,7 +151,7 @@ def indexes(search: Search) -> None:
 
 
 def refused(search: Search) -> None:
-    """Print what refusals by several scores are worth, and of each kind of question the share that is refused."""
+    """Print what refusals by several scores are worth, for each kind of question beside the unanswerable ones of its kind."""
     strange = unanswerable()
     texts = [*(question.text for question in ASKED), *strange]
     nearest = [search.words.nearest(text, 1) for text in texts]
@@ -120,19 +162,22 @@ def refused(search: Search) -> None:
         "largest cosine": cosines,
         "words of the question": [float(len(text.split())) for text in texts],
     }
-    print("\n| score | threshold | precision | recall | refused: words shared | none shared | unanswerable |")
-    print("|---|---|---|---|---|---|---|")
-    for name, values in scores.items():
-        fits, misfits = values[: len(ASKED)], values[len(ASKED) :]
-        chosen_on = [s for s, q, tried in zip(fits, ASKED, TRIED, strict=True) if tried and q.shares_words]
-        limit = best_threshold(chosen_on, misfits[::2])
-        kept = [
-            [s for s, q, t in zip(fits, ASKED, TRIED, strict=True) if not t and q.shares_words == k]
-            for k in (True, False)
-        ]
-        precision, recall = refusals(kept[0], misfits[1::2], limit)
-        parts = [f"{sum(s < limit for s in part)} of {len(part)}" for part in (*kept, misfits[1::2])]
-        print(f"| {name} | {limit:.2f} | {precision:.2f} | {recall:.2f} | {' | '.join(parts)} |", flush=True)
+    for title, kind in (("words shared, or someone named", True), ("none shared, nobody named", False)):
+        print(f"\n| {title} | threshold | precision | recall | refused of the answerable | of the unanswerable |")
+        print("|---|---|---|---|---|---|")
+        for name, values in scores.items():
+            fits = [
+                (s, tried)
+                for s, q, tried in zip(values[: len(ASKED)], ASKED, TRIED, strict=True)
+                if q.shares_words == kind
+            ]
+            misfits = [s for s, q in zip(values[len(ASKED) :], strange, strict=True) if names_someone(q) == kind]
+            limit = best_threshold([s for s, tried in fits if tried], misfits[::2])
+            wrongly = [s < limit for s, tried in fits if not tried]
+            rightly = [s < limit for s in misfits[1::2]]
+            precision = share([False] * sum(wrongly) + [True] * sum(rightly)) if sum(wrongly + rightly) > 1 else "–"
+            parts = [f"{sum(part)} of {len(part)}" for part in (wrongly, rightly)]
+            print(f"| {name} | {limit:.2f} | {precision} | {share(rightly)} | {' | '.join(parts)} |", flush=True)
 
 
 def answered(search: Search, chosen: tuple[float, float]) -> None:
@@ -143,17 +188,17 @@ def answered(search: Search, chosen: tuple[float, float]) -> None:
     def gold(question: Question) -> list[Chunk]:
         return [c for c in search.chunks if c.work == question.work and holds(question, c.text)][:1]
 
-    def found(question: Question, n: int) -> list[Chunk]:
+    def first(question: Question, n: int) -> list[Chunk]:
         vector = search.encoder([question.text])[0]
         pair = search.words.nearest(question.text, DEPTH)[0], search.meanings.nearest(vector, DEPTH)[0]
         return [search.chunks[i] for i in list(fuse(pair, chosen[0], [chosen[1], 1]))[:n]]
 
-    given = {"none": [[]] * len(asked), "found": [found(q, 1) for q in asked], "gold": [gold(q) for q in asked]}
+    given = {"none": [[]] * len(asked), "found": [first(q, 1) for q in asked], "gold": [gold(q) for q in asked]}
     right: dict[str, list[bool]] = {}
     for name, passages in given.items():
         answers = write_answers(model, tokenizer, [question.text for question in asked], passages)
         right[f"SmolLM2, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, answers, strict=True)]
-    for name, passages in (*list(given.items())[1:], ("3 found", [found(q, 3) for q in asked])):
+    for name, passages in (*list(given.items())[1:], ("3 found", [first(q, 3) for q in asked])):
         quotes = [quote(search.encoder, q.text, p) for q, p in zip(asked, passages, strict=True)]
         right[f"nearest line, {name}"] = [is_right(q, answer.text) for q, answer in zip(asked, quotes, strict=True)]
     shares = [question.shares_words for question in asked]
@@ -183,6 +228,7 @@ def main() -> None:
         flush=True,
     )
     search = Search(chunks, encoder)
+    packings(search)
     chosen = recalls(search)
     refused(search)
     indexes(search)

@@ -16,7 +16,9 @@ from pathlib import Path
 from course_lib.checks import check
 from course_lib.corpora.shakespeare import Work, fold_spelling
 
-__all__ = ["MARGIN", "Question", "holds", "is_right", "passage", "questions", "shared_words", "unanswerable"]
+__all__ = [
+    "MARGIN", "Question", "holds", "is_right", "names_someone", "passage", "questions", "shared_words", "unanswerable",
+]  # fmt: skip
 
 MARGIN = 11
 """Lines on either side of the answer that belong to its passage: all that can stand in one chunk of twelve lines with it."""
@@ -66,8 +68,17 @@ def questions() -> tuple[Question, ...]:
 
 
 def unanswerable() -> tuple[str, ...]:
-    """Return questions that no play answers, though they sound as if one might: a good system refuses them."""
+    """Return questions that no play answers, though they sound as if one might: a good system refuses them.
+
+    They are as long as those that a play answers. Those that name someone (`names_someone`) are as long as the questions that
+    share words with their passage, the others as long as those that share none.
+    """
     return _read(_DATA)[1]
+
+
+def names_someone(question: str) -> bool:
+    """Return whether `question` has a word with a capital letter behind its first one: a person, a place, a nation."""
+    return any(word[0].isupper() for word in question.split()[1:])
 
 
 def passage(question: Question, work: Work) -> str:

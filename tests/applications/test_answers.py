@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from course_lib.applications import retrieval
+from course_lib import storage
 from course_lib.applications.answers import (
     Answer,
     Answers,
@@ -108,7 +108,7 @@ def test_scores_that_are_none_have_no_threshold(wrong):
 
 
 def test_what_nothing_fits_is_refused(smollm2, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval.storage, "own_dir", lambda: tmp_path)
+    monkeypatch.setattr(storage, "own_dir", lambda: tmp_path)
     search = Search(cut_all({"farm": COW.text, "sea": SEA.text}), encoder)
     near, far = "When did the cow give birth?", "How does a transistor switch?"
     limit = best_threshold([confidence(search, near)], [confidence(search, far)])

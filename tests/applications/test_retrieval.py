@@ -6,8 +6,7 @@ import pytest
 import torch
 import transformers
 
-from course_lib import assets
-from course_lib.applications import retrieval
+from course_lib import assets, storage
 from course_lib.applications.retrieval import (
     Chunk,
     Fusion,
@@ -22,10 +21,13 @@ from course_lib.applications.retrieval import (
     fuse,
     lessons,
     open_chunk,
+    packed,
     plays,
     vectors_folder,
     words,
 )
+from course_lib.applications.retrieval.packed import pack, packed_vectors, unpack, write_packed
+from course_lib.applications.retrieval.vectors import _kept, by_work
 from course_lib.tasks.passages import holds, questions
 
 CPU = torch.device("cpu")
@@ -43,7 +45,7 @@ def encoder() -> SentenceEncoder:
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval.storage, "own_dir", lambda: tmp_path)
+    monkeypatch.setattr(storage, "own_dir", lambda: tmp_path)
     return tmp_path
 
 
@@ -203,7 +205,7 @@ def test_who_is_interrupted_goes_on_at_the_same_work(encoder, own_cache, monkeyp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(SentenceEncoder, "__call__", interrupted)
         chunk_vectors(chunks, encoder)
-    assert retrieval._kept(chunks[:2], encoder) is not None and retrieval._kept(chunks[2:], encoder) is None
+    assert _kept(chunks[:2], encoder) is not None and _kept(chunks[2:], encoder) is None
     assert chunk_vectors(chunks, encoder).shape == (4, 384)
     assert len(list((own_cache / "vectors").glob("[!.]*"))) == 2  # nothing half made is left
 
@@ -213,6 +215,80 @@ def test_no_chunks_are_refused(encoder):
         chunk_vectors([], encoder)
     with pytest.raises(ValueError, match="no chunks"):
         Search([], encoder)
+
+
+# ---------------------------------------------------------------- vectors that come with the course
+
+
+def test_packed_numbers_by_hand():
+    """Of four dimensions a number is some ½ large: the levels' borders are −½, 0 and ½."""
+    vectors = torch.tensor([[-0.9, -0.1, 0.1, 0.9], [0.49, 0.51, -0.49, -0.51]])
+    assert pack(vectors).tolist() == [[0b11100100], [0b00011110]]
+    expected = torch.tensor([[-1.5, -0.5, 0.5, 1.5], [0.5, 1.5, -0.5, -1.5]]) / 5**0.5
+    torch.testing.assert_close(unpack(pack(vectors)), expected)
+
+
+def test_what_is_packed_points_almost_the_same_way():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(300, 384, generator=generator), dim=-1)
+    unpacked = unpack(pack(vectors))
+    assert pack(vectors).shape == (300, 96) and unpacked.dtype == torch.float32
+    torch.testing.assert_close(unpacked.norm(dim=-1), torch.ones(300))
+    cosines = (vectors * unpacked).sum(dim=-1)
+    assert 0.93 < cosines.mean() < 0.95 and cosines.min() > 0.9
+    assert torch.equal(pack(unpacked), pack(vectors))
+
+
+def test_the_vectors_of_all_plays_come_with_the_course(encoder, own_cache, monkeypatch):
+    works = by_work(cut_all(plays()))
+    assert len(works) == 42 and all(packed_vectors(work, encoder) is not None for work in works)
+    card = (packed._DATA.parent / "README.md").read_text(encoding="utf-8")
+    assert f"{sum(map(len, works)):,} chunks" in card and f"{packed._DATA.stat().st_size / 1e6:.2f} MB" in card
+    small = [chunk for work in works if len(work) < 12 for chunk in work]
+    exact = chunk_vectors(small, encoder, exact=True)
+    monkeypatch.setattr(encoder, "_read", None)  # nothing is read any more
+    unpacked = chunk_vectors(small, encoder)
+    assert (pack(exact) == pack(unpacked)).double().mean() > 0.99  # another processor rounds otherwise
+    assert (exact * unpacked).sum(dim=-1).min() > 0.9
+    assert chunk_vectors(cut_all(plays()), encoder).shape == (sum(map(len, works)), 384)
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "_DATA", tmp_path / "data" / "plays.safetensors")
+    return packed._DATA
+
+
+def test_other_texts_and_another_encoder_have_vectors_of_their_own(encoder, own_cache, own_file, monkeypatch):
+    farm, sea = by_work(cut_all(TEXTS, n_lines=2))
+    write_packed([farm], [torch.nn.functional.normalize(torch.ones(2, 384), dim=-1)], encoder)
+    torch.testing.assert_close(chunk_vectors(farm, encoder), torch.full((2, 384), 384**-0.5))
+    assert packed_vectors(sea, encoder) is None and packed_vectors(farm[:1], encoder) is None
+    assert torch.equal(chunk_vectors([*sea, *farm], encoder)[:2], encoder([chunk.text for chunk in sea]))
+    assert chunk_vectors(farm, encoder, exact=True).std() > 0.01
+    sha256, longest, *_ = encoder.recipe
+    for recipe, known in (
+        ([sha256, longest, "torch.float16", "cuda"], True),
+        (["0" * 64, longest], False),
+        ([sha256, 128], False),
+    ):
+        monkeypatch.setattr(SentenceEncoder, "recipe", recipe)
+        assert (packed_vectors(farm, encoder) is not None) is known
+
+
+def test_a_damaged_file_of_packed_vectors_is_told(encoder, own_cache, own_file):
+    farm, _ = by_work(cut_all(TEXTS, n_lines=2))
+    write_packed([farm], [encoder([chunk.text for chunk in farm])], encoder)
+    whole = own_file.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damage in (b"", b"?" * 100, whole[:-1], flipped, None):
+        own_file.unlink() if damage is None else own_file.write_bytes(damage)
+        packed._read.cache_clear()
+        with pytest.raises(ValueError, match=r"plays.safetensors is missing or damaged.*retrieval` makes it anew"):
+            chunk_vectors(farm, encoder)
+        assert chunk_vectors(farm, encoder, exact=True).shape == (2, 384)
+    write_packed([farm], [encoder([chunk.text for chunk in farm])], encoder)
+    assert own_file.read_bytes() == whole and chunk_vectors(farm, encoder).shape == (2, 384)
 
 
 @pytest.mark.parametrize("graph", [False, True])

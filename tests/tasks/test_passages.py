@@ -10,7 +10,16 @@ import pytest
 from course_lib.corpora import shakespeare
 from course_lib.corpora.shakespeare import Work, fold_spelling
 from course_lib.tasks import passages
-from course_lib.tasks.passages import Question, holds, is_right, passage, questions, shared_words, unanswerable
+from course_lib.tasks.passages import (
+    Question,
+    holds,
+    is_right,
+    names_someone,
+    passage,
+    questions,
+    shared_words,
+    unanswerable,
+)
 
 CARD = Path(passages.__file__).with_name("data") / "README.md"
 HISTORIES = re.compile(r"henry_.*|richard_.*|john")
@@ -42,13 +51,39 @@ def modern() -> dict[str, Work]:
 
 def test_there_are_as_many_as_promised_and_none_twice():
     asked = questions()
-    assert len(asked) >= 130 and len(unanswerable()) >= 20
+    assert len(asked) >= 130 and len(unanswerable()) >= 60
     assert 2 * sum(not question.shares_words for question in asked) >= len(asked)
     texts = [*(question.text for question in asked), *unanswerable()]
     assert len({" ".join(re.findall(r"\w+", text.lower())) for text in texts}) == len(texts)
     assert all(re.fullmatch(r"[A-Z][^?\n]{10,}\?", text) for text in texts)
     places = Counter((question.work, question.lines) for question in asked)
     assert len(places) >= len(asked) - 2  # two questions may be on one line, but seldom are
+
+
+def test_length_does_not_tell_what_cannot_be_answered():
+    """The share of pairs in which the answerable question is the longer one, over all and kind by kind."""
+    kinds = {True: ([], []), False: ([], [])}
+    for question in questions():
+        kinds[question.shares_words][0].append(question.text)
+    for text in unanswerable():
+        kinds[names_someone(text)][1].append(text)
+    assert [len(unanswered) for _, unanswered in kinds.values()] == [34, 35]
+    for answered, unanswered in (*kinds.values(), map(list.__add__, *kinds.values())):
+        for length in (len, lambda text: len(text.split())):
+            assert 0.45 < longer(list(map(length, answered)), list(map(length, unanswered))) < 0.55
+
+
+def longer(lengths: list[int], others: list[int]) -> float:
+    pairs = [(a > b) + (a == b) / 2 for a in lengths for b in others]
+    return sum(pairs) / len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [("Who killed the king?", False), ("Whom did Macbeth kill?", True), ("Macbeth?", False), ("", False), (" ", False)],
+)
+def test_a_name_is_a_capital_behind_the_first_word(question, named):
+    assert names_someone(question) is named
 
 
 def test_each_play_is_asked_about(modern):
