@@ -3,8 +3,8 @@
 import { drawing } from "../shared/base.js";
 
 const STATE = { radius: 20, row: 62 }; // CSS pixels: of a circle, and from one row to the next
-const COLUMN = { narrowest: 84, widest: 190, letter: 8.9, margin: 62 }; // from one to the next: as wide as the labels need
-const LONGEST_LABEL = 14; // characters
+const COLUMN = { narrowest: 84, widest: 190, letter: 8.9, margin: 76 }; // from one to the next: as wide as the labels need
+const LONGEST_LABEL = 15; // characters
 const EDGE = { start: 46, top: 34, bottom: 14, loop: 46, bend: 30 }; // around the states, and of curves
 
 /**
@@ -20,12 +20,10 @@ const EDGE = { start: 46, top: 34, bottom: 14, loop: 46, bend: 30 }; // around t
 export function automatonPicture({ states, edges, is_whole }) {
   const lefts = columnsOf(states, edges);
   const rows = states.map(({ row }) => row);
+  const top = EDGE.top + (edges.some(({ source, target }) => source === target) ? EDGE.loop : 0);
   const highest = Math.min(...rows);
   const places = new Map(
-    states.map(({ id, column, row }) => [
-      id,
-      { x: lefts[column], y: EDGE.top + EDGE.loop + (row - highest) * STATE.row, column },
-    ]),
+    states.map(({ id, column, row }) => [id, { x: lefts[column], y: top + (row - highest) * STATE.row, column }]),
   );
   const bottoms = new Map(); // of each column, the lowest state
   for (const { x, y, column } of places.values())
@@ -95,10 +93,11 @@ function edgeOf(places, bottoms, { source, target, label }, edges) {
         ? straight(from, to, edges, source)
         : to.column === from.column
           ? beside(from, to)
-          : backwards(from, to, bottoms);
+          : below(from, to, bottoms);
   const element = drawing("g", { class: "edge" }, drawing("path", { d: path }), arrowAt(path));
   element.append(drawing("title", {}, `${source} → ${target}: ${label}`));
-  const text = drawing("text", { class: "label", x: at.x, y: at.y }, cutLabel(label));
+  const isBeside = source !== target && from.column === to.column;
+  const text = drawing("text", { class: isBeside ? "label beside" : "label", x: at.x, y: at.y }, cutLabel(label));
   text.append(drawing("title", {}, `${source} → ${target}: ${label}`));
   return { element, text, lowest };
 }
@@ -120,7 +119,7 @@ function straight(from, to, edges, source) {
   const [dx, dy] = [to.x - from.x, to.y - from.y];
   const [x, y] = [(dx / Math.hypot(dx, dy)) * STATE.radius, (dy / Math.hypot(dx, dy)) * STATE.radius];
   const forks = edges.filter((edge) => edge.source === source).length > 1;
-  const share = dy === 0 ? 0.5 : forks ? 0.6 : 0.4; // near the end at which no other label stands
+  const share = dy === 0 ? 0.5 : forks ? 0.55 : 0.45; // near the end at which no other label stands
   const at = { x: from.x + share * dx, y: from.y + share * dy - 6 };
   return { path: `M${from.x + x} ${from.y + y} L${to.x - x} ${to.y - y}`, at, lowest: Math.max(from.y, to.y) };
 }
@@ -138,12 +137,13 @@ function beside(from, to) {
   const bend = EDGE.bend + Math.abs(to.y - from.y) / 6;
   const [start, end] = [from.y + down * side, to.y - down * side];
   const path = `M${from.x + 13} ${start} C${from.x + bend} ${start + down * 8} ${to.x + bend} ${end - down * 8} ${to.x + 13} ${end}`;
-  return { path, at: { x: from.x + bend * 0.85, y: (start + end) / 2 + 5 }, lowest: Math.max(from.y, to.y) };
+  return { path, at: { x: from.x + bend * 0.8, y: (start + end) / 2 + 5 }, lowest: Math.max(from.y, to.y) };
 }
 
-// To a column before: a curve below all that stands between.
-function backwards(from, to, bottoms) {
-  const between = [...bottoms.values()].filter(({ x }) => x >= to.x && x <= from.x);
+// To a column that is not the next: a curve below all that stands between.
+function below(from, to, bottoms) {
+  const [left, right] = [Math.min(from.x, to.x), Math.max(from.x, to.x)];
+  const between = [...bottoms.values()].filter(({ x }) => x >= left && x <= right);
   const depth = Math.max(...between.map(({ y }) => y)) + STATE.radius + EDGE.bend;
   const [start, end] = [from.y + STATE.radius, to.y + STATE.radius];
   const path = `M${from.x} ${start} C${from.x} ${depth + 12} ${to.x} ${depth + 12} ${to.x} ${end}`;

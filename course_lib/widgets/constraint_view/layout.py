@@ -14,8 +14,8 @@ from course_lib.applications.constraints.automata import Automaton
 __all__ = ["MAX_NEAR", "MAX_WHOLE", "drawing_of"]
 
 MAX_WHOLE = 60  # states: of a larger automaton only the neighbourhood of one state is drawn
-MAX_NEAR = 24
-_DEPTH = 3  # bytes on from there
+MAX_NEAR = 20
+_DEPTH = 2  # bytes on from there
 _SWEEPS = 4
 
 
@@ -63,7 +63,7 @@ def _distances(automaton: Automaton, starts: Sequence[int], deepest: int, most: 
 
 
 def _near(automaton: Automaton, state: int) -> dict[int, int]:
-    """Return the columns of a state, of what up to three bytes lead to from there, and of some that lead to it."""
+    """Return the columns of a state, of what up to two bytes lead to from there, and of some that lead to it."""
     columns = {id: column + 1 for id, column in _distances(automaton, [state], _DEPTH, MAX_NEAR).items()}
     before = np.flatnonzero((automaton.table == state).any(axis=1)).tolist()
     room = max(MAX_NEAR - len(columns), 3)

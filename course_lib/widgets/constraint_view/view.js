@@ -208,7 +208,10 @@ function automatonPanel(view) {
   let centred = null; // the state that was scrolled to
 
   const draw = soon(() => {
-    if (stage.clientWidth === 0) return; // not on the page yet, or in a hidden tab
+    if (stage.clientWidth === 0) {
+      centred = null; // what is hidden forgets where it was scrolled to
+      return;
+    }
     const { states, n_states, is_whole } = view.drawing();
     const { state, next } = view.result();
     if (drawn !== view.drawing()) {
