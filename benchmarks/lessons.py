@@ -44,6 +44,7 @@ WIDGETS = {
     "CheckpointScrubber": "widgets.CheckpointScrubber(pretraining.list_checkpoints(trainer.folder), letters, sentence)",
     "ChatFormatView": "widgets.ChatFormatView(tokenizer, chats)",
     "CacheView": "widgets.CacheView(model, tokenizer, sentence)",
+    "ConstraintView": "widgets.ConstraintView(model, tokenizer, sentence)",
     "LogitLens": "widgets.LogitLens(model, tokenizer, sentence)",
     "LoraView": "widgets.LoraView(adapted, tokenizer, sentence)",
     "ParallelismTimeline": 'widgets.ParallelismTimeline("gpipe", n_devices=4, n_microbatches=4)',

@@ -16,6 +16,7 @@ the still picture that readers without a kernel see (`picture.py`).
 - `lora_view`: what an adapter adds to a weight, and the answers with and without it (05)
 - `preference_labeller`: which of two answers is better, said by the learner and kept in a file (06)
 - `rlhf_dashboard`: a policy while it learns from a reward, on a leash (06)
+- `constraint_view`: a pattern as an automaton, and a model that writes under the mask that follows from it (07)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
@@ -24,6 +25,7 @@ from course_lib.widgets.attention_stepper.widget import AttentionStepper
 from course_lib.widgets.cache_view.widget import CacheView
 from course_lib.widgets.chat_format_view.widget import ChatFormatView
 from course_lib.widgets.checkpoint_scrubber.widget import CheckpointScrubber
+from course_lib.widgets.constraint_view.widget import ConstraintView
 from course_lib.widgets.exercise_check.widget import ExerciseCheck, check
 from course_lib.widgets.logit_lens.widget import LogitLens
 from course_lib.widgets.lora_view.widget import LoraView
@@ -42,6 +44,7 @@ __all__ = [
     "CacheView",
     "ChatFormatView",
     "CheckpointScrubber",
+    "ConstraintView",
     "ExerciseCheck",
     "LogitLens",
     "LoraView",

@@ -53,6 +53,9 @@ lora.set(rank=1)
 judged = PreferenceLabeller([("Say it!", "Yes.", "No.")], folder / "judged.jsonl", repeats=1)
 judged.choose(0)
 judged.choose(None)
+constraint = ConstraintView(model, train_bpe(["Tom sees the cat."], 266), "Tom", "[a-d]{2}|(é|[0-9])*x", max_new_tokens=8)
+constraint.step()
+constraint.step()
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
@@ -68,6 +71,7 @@ display(
     ParallelismTimeline("expert"),
     ScalePlanner("DeepSeek-V3"),
     lora,
+    constraint,
     PreferenceLabeller([("Say how!", "Long. " * 999, "Short.")], folder / "open.jsonl"),
     judged,
     Predict("How many heads are there?", number=True, unit="heads"),

@@ -6,6 +6,7 @@ Each model has more rows than its tokenizer has tokens, as Qwen 3 and OLMo 2 hav
 import base64
 import copy
 import itertools
+import re
 from io import BytesIO
 
 import model_peers
@@ -15,12 +16,13 @@ import torch
 from matplotlib.image import imread
 
 from course_lib import checkpoints
+from course_lib.applications.constraints import Constraint
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.inference import Sampling, generate, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, LoraView, SamplingPlayground
+from course_lib.widgets import AttentionExplorer, CacheView, ConstraintView, LogitLens, LoraView, SamplingPlayground
 from course_lib.widgets.cache_view.widget import NEW_TOKENS
 from course_lib.widgets.lora_view.widget import NEW_TOKENS as LORA_TOKENS
 
@@ -134,6 +136,23 @@ def test_cache_view(brought):
     wanted = itertools.islice(generate(model, ids, NEW_TOKENS, banned_ids=tokenless_ids(model, tokenizer)), 5)
     assert view.text == tokenizer.decode([*ids, *wanted])
     assert all(step["cached"]["n_new"] < step["uncached"]["n_new"] for step in view.steps[1:])
+    assert has_a_picture(view)
+
+
+def test_constraint_view(brought, monkeypatch):
+    model, tokenizer = brought
+    if not tokenizer.end_ids:
+        with pytest.raises(ValueError, match="no token that ends a text"):
+            ConstraintView(model, tokenizer, TEXT, "a+", max_new_tokens=16)
+        monkeypatch.setattr(tokenizer, "end_ids", frozenset({max(tokenizer.vocab.values())}))
+    view = ConstraintView(model, tokenizer, TEXT, "[a-z]+ [0-9]{2}", max_new_tokens=16)
+    view.write()
+    rule = Constraint("[a-z]+ [0-9]{2}", tokenizer).rule(16)
+    banned = tokenless_ids(model, tokenizer)
+    ids, options = tokenizer.encode_prompt(TEXT), {"banned_ids": banned, "stop_ids": tokenizer.end_ids}
+    assert view.text == tokenizer.decode(generate(model, ids, 16, rule=rule, **options))
+    assert view.free_text == tokenizer.decode(generate(model, ids, 16, **options))
+    assert re.fullmatch("[a-z]+ [0-9]{2}", view.text) and view.result["verdict"]["valid"]
     assert has_a_picture(view)
 
 

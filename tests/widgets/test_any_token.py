@@ -1,16 +1,19 @@
 """The still pictures of the widgets draw a token of any kind without a warning, such as that of a glyph which is missing."""
 
+import re
+
 import pytest
 import torch
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import Tokenizer, train_bpe
 from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
     ChatFormatView,
+    ConstraintView,
     LogitLens,
     PreferenceLabeller,
     SamplingPlayground,
@@ -37,7 +40,13 @@ def test_every_picture_can_show_it(tokens, tmp_path):
     text = "".join(tokens)
     playground = SamplingPlayground(model, tokenizer, text, Sampling(temperature=1.0))
     playground.generate(8)
+    bytewise = train_bpe([], 257)
+    larger = TransformerLM(TransformerConfig(**sizes | {"vocab_size": 257})).eval()
+    pattern = "|".join(f"({re.escape(token)})+" for token in tokens)
+    constraint = ConstraintView(larger, bytewise, "a", pattern, max_new_tokens=20)
+    constraint.step()
     widgets = (
+        constraint,
         playground,
         LogitLens(model, tokenizer, text),
         TokenizerView(tokenizer, text),

@@ -23,6 +23,7 @@ from course_lib.widgets import (
     CacheView,
     ChatFormatView,
     CheckpointScrubber,
+    ConstraintView,
     LogitLens,
     LoraView,
     ParallelismTimeline,
@@ -45,6 +46,7 @@ NAMES = (
     "LoraView",
     "PreferenceLabeller",
     "RLHFDashboard",
+    "ConstraintView",
 )
 
 
@@ -86,6 +88,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
         ).run(),
         "LoraView": lambda: LoraView(tuned, small, "Tom sees"),
         "PreferenceLabeller": lambda: PreferenceLabeller([("Say.", LONG, LONG * 2)], folder / "choices.jsonl"),
+        "ConstraintView": lambda: ConstraintView(model, tokenizer, LONG[:160], "[a-z]{1,30}( [a-z]+)*"),
         "RLHFDashboard": lambda: RLHFDashboard(
             GRPOTrainer(TransformerLM(shape), prompts, reward, PolicyConfig(), recipe, stop_ids=frozenset({0})),
             small,

@@ -7,7 +7,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Chars", "Either", "Node", "Ranges", "Repeat", "Then", "all_but", "parse"]
+__all__ = ["Chars", "Either", "Node", "PatternError", "Ranges", "Repeat", "Then", "all_but", "parse"]
 
 _MAX_GROUPS = 100  # in each other: Python's own stack ends at ten times as many calls
 
@@ -55,6 +55,16 @@ class Repeat:
 
 
 Node = Chars | Then | Either | Repeat
+
+
+class PatternError(ValueError):
+    """A pattern that cannot be read; `at` is the character where it ceases to be one."""
+
+    def __init__(self, message: str, at: int):
+        super().__init__(message)
+        self.at = at
+
+
 _CLASSES = {"d": ((48, 57),), "w": ((48, 57), (65, 90), (95, 95), (97, 122)), "s": ((9, 13), (32, 32))}
 _CONTROLS = {"a": 7, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
@@ -67,8 +77,9 @@ def parse(pattern: str) -> Node:
     `\n \r \t \f \v \a \xhh \uhhhh \Uhhhhhhhh` and `\` before a sign; groups `(…)` and `(?:…)`; `|`; and the quantifiers
     `? * + {m} {m,} {,n} {m,n}`.
 
-    ValueError that names the place for anything else: anchors, as the whole text has to match anyway; lazy quantifiers, as they
-    change nothing about which texts do; backreferences, which no finite number of states can follow; lookarounds.
+    PatternError, a ValueError, names the place of anything else: anchors, as the whole text has to match anyway; lazy
+    quantifiers, as they change nothing about which texts do; backreferences, which no finite number of states can follow;
+    lookarounds.
     """
     if not isinstance(pattern, str):
         raise ValueError(f"a pattern must be str, not {pattern!r}")
@@ -87,7 +98,7 @@ class _Parser:
 
     def refuse(self, what: str, at: int) -> None:
         before, after = self.pattern[max(at - 20, 0) : at], self.pattern[at : at + 20]
-        raise ValueError(f"{what}; at character {at} of the pattern, between {before!r} and {after!r}")
+        raise PatternError(f"{what}; at character {at} of the pattern, between {before!r} and {after!r}", at)
 
     def peek(self) -> str:
         return self.pattern[self.at : self.at + 1]  # "" at the end

@@ -1,4 +1,4 @@
-// Probabilities of tokens as bars: filled is `now` and, where there is one, dashed is `before`.
+// Probabilities of tokens as bars: filled is `now` and, where there is one, dashed is `before`; what is `out` is struck out.
 
 import { node } from "./base.js";
 
@@ -42,7 +42,7 @@ export function oddsChart({ now = "now", before, describe, pick }) {
     return parts;
   }
 
-  /** @param {(import("./base.js").Token & { now: number, before?: number, note?: string })[]} tokens */
+  /** @param {(import("./base.js").Token & { now: number, before?: number, note?: string, out?: string })[]} tokens */
   function show(tokens) {
     const most = Math.max(...tokens.flatMap(({ now, before = 0 }) => [now, before]));
     const scale = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => limit >= most) ?? 1;
@@ -56,6 +56,7 @@ export function oddsChart({ now = "now", before, describe, pick }) {
       row.value.textContent = twoDigits(token.now);
       row.note.textContent = token.note ?? "";
       row.element.ariaLabel = describe(token);
+      row.element.classList.toggle("out", Boolean(token.out)); // struck out
     });
     const shown = rows.slice(0, tokens.length).map((row) => row.element);
     if (list.childElementCount !== shown.length) list.replaceChildren(...shown); // a row that stays keeps its focus
