@@ -1,0 +1,147 @@
+"""Exercise 07.8: what if the prompt asks for the form that the mask enforces?"""
+
+import functools
+import math
+import re
+
+import torch
+
+from course_lib.exercises.real_model import lesson_names
+from course_lib.exercises.registry import Exercise, Mistake
+
+__all__ = ["FORM", "QUESTION", "WHAT_IF", "allowed_share"]
+
+QUESTION = "On which day did the first human walk on the Moon?"
+FORM = " Answer with the date only, written as in 1815-06-18."
+_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+
+
+@functools.cache
+def allowed_share(message: str) -> float:
+    """Return how probable SmolLM2 finds it, at the first token of its reply, that it begins a date: in plain numbers.
+
+    Not by an automaton: each token is filled up to the length of a date, and a regular expression is asked.
+    """
+    names = lesson_names()
+    tokenizer = names["tokenizer"]
+    text = f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n"
+    text = f"<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{text}"
+    logits = names["model"](torch.tensor([tokenizer.encode(text)], device=names["device"]))[0, -1].float().tolist()
+    pieces = ((id, tokenizer.decode([id])) for id in range(len(logits)))
+    may = {id for id, piece in pieces if piece and re.fullmatch(_PATTERN, piece + "0000-00-00"[len(piece) :])}
+    largest = max(logits)
+    parts = [math.exp(logit - largest) for logit in logits]
+    return sum(parts[id] for id in may) / sum(parts)
+
+
+def _times_as_much() -> float:
+    return allowed_share(QUESTION + FORM) / allowed_share(QUESTION)
+
+
+_EXPERIMENT = f'''\
+from course_lib.applications.constraints import Constraint
+from course_lib.inference.generation import chat_prompt
+
+question = "{QUESTION}"
+form = "{FORM}"
+date = Constraint("{_PATTERN}", tokenizer)
+allowed = date.allowed(0).to(device)  # (vocab,), bool: the tokens with which a date may begin
+
+
+def next_logits(message):  # those of the reply's first token, (vocab,)
+    text = chat_prompt(tokenizer, [{{"role": "user", "content": message}}])
+    return model(torch.tensor([tokenizer.encode(text)], device=device))[0, -1].float()
+'''
+
+
+def _measured(
+    share: str = "next_logits(message).softmax(dim=-1)[allowed].sum()",
+    answer: str = "share(question + form) / share(question)",
+) -> str:
+    """Return the cell of exercise 07.8 with the share and the comparison as given."""
+    return f"""\
+{_EXPERIMENT}
+
+def share(message):
+    return {share}
+
+
+times_as_much = ({answer}).item()
+"""
+
+
+WHAT_IF = Exercise(
+    id="07.8",
+    kind="why",
+    title="What if the prompt asks for the form?",
+    section="What a mask costs",
+    answer="times_as_much",
+    results=("times_as_much",),
+    expected=_times_as_much,
+    names=lesson_names,
+    tolerance=0.1,  # in bfloat16, on a GPU, the last digits differ
+    stub=f"""\
+{_EXPERIMENT}
+# How many times as much probability do the allowed tokens have if `form` is put behind the question?
+times_as_much = ...
+""",
+    solution=_measured(),
+    why="",
+    hints=(
+        "Two messages, with the form behind the question and without it; of each the probability of all allowed tokens.",
+        "Logits become probabilities over the *whole* vocabulary; `allowed` picks out some of them, and their sum is a share.",
+        "Divide the share with the form by the share without.",
+    ),
+    mistakes=(
+        Mistake(
+            _measured(answer="share(question) / share(question + form)"),
+            "The right quotient upside down: the share with the form is the larger one.",
+        ),
+        Mistake(
+            _measured(answer="share(question + form) - share(question)"),
+            "That is by how much the share grows. How many times as large is it?",
+        ),
+        Mistake(
+            _measured(answer="share(question + form)"),
+            "That is the share with the form. How many times as large is it as the one without?",
+        ),
+        Mistake(
+            _measured(answer="share(question)"),
+            "That is the share without the form. How many times as large is the one with it?",
+        ),
+        Mistake(
+            _measured(share="next_logits(message).softmax(dim=-1)[~allowed].sum()"),
+            "Those are the tokens that the mask takes *away*. Compare the share of the allowed ones.",
+        ),
+        Mistake(
+            _measured(share="next_logits(message)[allowed].sum()"),
+            "The logits are added as they are. Probabilities are what the softmax makes of them.",
+        ),
+        Mistake(
+            _measured(share="next_logits(message)[allowed].exp().sum()"),
+            "That is exp of the logits, without the sum over the vocabulary that a softmax divides by. It is not the same for "
+            "both prompts.",
+        ),
+        Mistake(
+            _measured(share="next_logits(message)[allowed].softmax(dim=-1).sum()"),
+            "The softmax runs over the allowed tokens alone, and so they have all of it, with either prompt. That is what the "
+            "mask does; asked for is what they had before.",
+        ),
+        Mistake(
+            _measured(share="next_logits(message).softmax(dim=-1)[allowed].max()"),
+            "That is the likeliest of the allowed tokens alone. Add up all of them.",
+        ),
+        Mistake(
+            _measured(answer="share(form) / share(question)"),
+            "The question is missing in front of the form. Put the form *behind* it.",
+        ),
+        Mistake(
+            _measured(answer="share(form + question) / share(question)"),
+            "The form stands before the question, worth comparing! The answer to put in is with the form behind it.",
+        ),
+        Mistake(
+            _measured(answer="(share(question + form) / share(question)).log2()"),
+            "That is how many bits the form saves. How many *times* as much probability is that?",
+        ),
+    ),
+)
