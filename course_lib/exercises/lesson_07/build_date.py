@@ -69,7 +69,7 @@ def _dates(generator: torch.Generator) -> list[tuple[list[list[int]], Tensor, To
 
     return [
         case(_BYTES, range(1, 10), 0),
-        case(_BYTES + _PIECES + _FOREIGN, range(8), 0),
+        case(_BYTES + _PIECES + _FOREIGN, range(7), 0),
         case(_BYTES + _PIECES + _BEYOND, range(10), 0),
         case(_BYTES + _PIECES, range(6, 11), 0),
         case(_BYTES + _PIECES + _BEYOND + _FOREIGN, range(11), 7),
@@ -121,10 +121,10 @@ _SIGNATURE = '''\
 def date_logits(written, logits, tokens, end):
     """The logits (text, vocab), with −∞ for each token after which no date can come of the text.
 
-    A date is [0-9]{4}-[0-9]{2}-[0-9]{2}. Of each text, `written` holds the ids so far, a list that may
-    be empty, and `logits` (text, vocab) those of the next token. tokens: id -> its bytes, one or
-    more. `end` is the id that ends a text: it may follow a whole date, and there nothing else may.
-    Ids that are neither are never allowed. What is allowed keeps its logit.
+    A date is [0-9]{4}-[0-9]{2}-[0-9]{2}. Of each text, `written` holds the ids so far, a list that
+    may be empty, and `logits` (text, vocab) those of the next token. tokens: id -> its bytes, one
+    or more. `end` is the id that ends a text: it may follow a whole date, and there nothing else
+    may. Ids that are neither are never allowed. What is allowed keeps its logit.
     (a) From each of eleven states, which bytes lead to the next one? (b) Walk a token's bytes
     through that table. (c) Walk a text to its state, and each token from there. (d) Mask.
     """
@@ -132,18 +132,16 @@ def date_logits(written, logits, tokens, end):
 _TABLE = '[digits] * 4 + [{ord("-")}] + [digits] * 2 + [{ord("-")}] + [digits] * 2 + [set()]'
 _WALK = """\
         for byte in data:
-            if byte not in table[state]:
-                return None
-            state += 1
-        return state
+            reached = reached + 1 if byte in table[reached] else -1
+        return reached
 """
-_ALLOWED = "[id for id, data in tokens.items() if walk(state, data) is not None]"
+_ALLOWED = "[id for id, data in tokens.items() if walk(state, data) >= 0]"
 
 
 def _date(
     table: str = _TABLE,
     walk: str = _WALK,
-    state: str = 'walk(0, b"".join(tokens[id] for id in ids))',
+    onwards: str = "state = walk(state, tokens[id])",
     allowed: str = _ALLOWED,
     ends: str = "[end] if state == 10 else []",
     digits: str = 'set(b"0123456789")',
@@ -156,11 +154,13 @@ def _date(
 {_SIGNATURE}    digits = {digits}
     table = {table}
 
-    def walk(state, data):  # the state after these bytes; None where no date goes on so
+    def walk(reached, data):  # the state after these bytes; -1, which is the last row, if none fits
 {walk}
     masked = {start}
     for row, ids in enumerate(written):
-        state = {state}
+        state = 0
+        for id in ids:
+            {onwards}
         allowed = {allowed}
         allowed += {ends}
         {fill}
@@ -278,54 +278,49 @@ BUILD_DATE = Exercise(
             "The mask is written into `logits`, which belong to whoever gave them. Make a new tensor.",
         ),
         Mistake(
-            _date(walk="        return state + 1 if data[0] in table[state] else None\n"),
+            _date(walk="        return reached + 1 if data[0] in table[reached] else -1\n"),
             "Only the first byte of each token is looked at. All have to lead on.",
         ),
         Mistake(
             _date(
-                walk="        for byte in data:\n            if byte not in table[state]:\n                return None\n"
-                "        return state + len(data)\n"
+                walk="        fits = all(byte in table[reached] for byte in data)\n"
+                "        return reached + len(data) if fits else -1\n"
             ),
             "All bytes of a token are looked up in the same state. Each leads to the next one.",
         ),
         Mistake(
-            _date(state="min(len(ids), 10)"),
+            _date(onwards="state += 1"),
             "A text's state is taken to be the number of its tokens. A token may be several bytes, and leads as many states "
             "on.",
         ),
         Mistake(
-            _date(allowed="[id for id, data in tokens.items() if len(data) == 1 and walk(state, data) is not None]"),
+            _date(allowed="[id for id, data in tokens.items() if len(data) == 1 and walk(state, data) >= 0]"),
             "Only tokens of one byte are allowed. Longer ones are, too, if all their bytes lead on.",
         ),
         Mistake(
-            _date(allowed="[id for id, data in tokens.items() if walk(0, data) is not None]"),
+            _date(allowed="[id for id, data in tokens.items() if walk(0, data) >= 0]"),
             "Each token is walked from the beginning. It is walked from the state that its text has come to.",
         ),
         Mistake(
-            _date(state="walk(0, tokens[ids[-1]]) if ids else 0"),
+            _date(onwards="state = walk(0, tokens[id])"),
             "Only the last token of a text leads to its state. All of its bytes do, from the first one on.",
         ),
         Mistake(
             _date(
-                walk="        for byte, fitting in zip(data, table[state:10]):\n            if byte not in fitting:\n"
-                "                return None\n        return min(state + len(data), 10)\n"
+                walk="        fits = all(byte in row for byte, row in zip(data, table[reached:10]))\n"
+                "        return min(reached + len(data), 10) if fits else -1\n"
             ),
             "The walk stops with the date, and what a token has beyond the end is not looked at. `zip` ends with the shorter "
             "one.",
         ),
         Mistake(
-            _date(table=_TABLE.removesuffix(" + [set()]")),
+            _date(
+                table=_TABLE.removesuffix(" + [set()]"),
+                walk="        for byte in data:\n            if byte not in table[reached]:\n                return -1\n"
+                "            reached += 1\n        return reached\n",
+            ),
             "The table has no row for the state behind the last digit, and a token goes beyond it. From there nothing leads "
             "on.",
-        ),
-        Mistake(
-            _date(
-                walk=_WALK.replace(
-                    "if byte not in table[state]",
-                    "if state == 10:\n                return state\n            if byte not in table[state]",
-                )
-            ),
-            "A token that goes beyond the end counts as one that ends there. Its other bytes would stand behind the date.",
         ),
         Mistake(
             _date(ends="[]"),
@@ -342,20 +337,21 @@ BUILD_DATE = Exercise(
         Mistake(
             _date(
                 table=_TABLE.replace("+ [set()]", "+ [digits]"),
-                walk=_WALK.replace("table[state]", "table[min(state, 10)]"),
+                walk="        for byte in data:\n            if byte not in table[reached]:\n                return -1\n"
+                "            reached = min(reached + 1, 10)\n        return reached\n",
             ),
             "Behind the date digits may follow without end. Nothing leads on from there.",
         ),
         Mistake(
             _date(
-                allowed="[id for id in range(logits.shape[1]) if id != end and walk(state, tokens[id]) is not None]",
+                allowed="[id for id in range(logits.shape[1]) if id != end and walk(state, tokens[id]) >= 0]",
             ),
             "Every id of the vocabulary is looked up in `tokens`. Not all are there: a model has special tokens, and often "
             "more rows than tokens.",
         ),
         Mistake(
             _date(
-                allowed='[id for id in range(logits.shape[1]) if walk(state, tokens.get(id, b"")) is not None and id != end]'
+                allowed='[id for id in range(logits.shape[1]) if walk(state, tokens.get(id, b"")) >= 0 and id != end]'
             ),
             "An id that is not in `tokens` counts as one without bytes, and no bytes lead everywhere. It is never allowed.",
         ),

@@ -1,5 +1,6 @@
 """Exercise 07.11: a loop of tools that forgets."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,12 +31,11 @@ class _Model:
 
 
 def _add(argument: str) -> str:
-    return str(sum(map(int, argument.split())))
+    return str(sum(int(word) for word in argument.split() if word.isdigit()))
 
 
 def _times(argument: str) -> str:
-    first, second = map(int, argument.split())
-    return str(first * second)
+    return str(math.prod(int(word) for word in argument.split() if word.isdigit()))
 
 
 def _plans(generator: torch.Generator) -> list[tuple[_Model, Tools, str, int]]:
@@ -66,27 +66,24 @@ def _line_by_line(write: _Model, tools: Tools, question: str, limit: int) -> str
 def _used(
     text: str = 'text += f"{line}\\nresult {result}\\n"',
     rounds: str = "range(limit + 1)",
-    answer: str = "rest",
+    answer: str = 'line.removeprefix("answer ")',
     result: str = 'tools[name](argument) if name in tools else "unknown tool"',
     end: str = '"no answer"',
-    first: str = 'question + "\\n"',
 ) -> str:
     """Return the cell of exercise 07.11 with its steps as given."""
     return f'''\
 def use_tools(write, tools, question, limit):
-    """The model's answer to a question, for which it may call tools, at most `limit` times.
+    """The model's answer; "no answer" where it wants to call tools more than `limit` times.
 
-    write(text) is the line that the model writes behind a text: "call NAME ARGUMENT" or "answer
-    TEXT". tools: name -> function from string to string. The text, lines of question, call,
-    result, call, result, …, is all that the model knows. After one call too many: "no answer".
+    write(text) is the line that it writes behind a text, which is all that it knows: "call NAME
+    ARGUMENT", or "answer TEXT". tools: name -> function from string to string.
     """
-    text = {first}
+    text = f"{{question}}\\n"
     for _ in {rounds}:
         line = write(text)
-        kind, _, rest = line.partition(" ")
-        if kind == "answer":
+        if line.startswith("answer "):
             return {answer}
-        name, _, argument = rest.partition(" ")
+        _, name, argument = line.split(" ", 2)
         result = {result}
         {text}
     return {end}

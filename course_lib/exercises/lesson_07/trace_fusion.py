@@ -32,7 +32,7 @@ TRACE_FUSION = Exercise(
 fused_score = ...
 """,
     solution="""\
-# A is second and third; C is fourth and second; D and E are first in one ranking, and not in the other
+# A has the ranks 2 and 3, C has 4 and 2; D and E are first in one ranking, and not in the other
 fused_score = 1 / 62 + 1 / 63
 """,
     why="A has 0.0320, C 0.0318, and D and E, each the best of one index, only 0.0164. With the 60 ranks count nearly alike, "

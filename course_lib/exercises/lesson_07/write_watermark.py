@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 
 
 def _texts(generator: torch.Generator) -> list[tuple[list[int], set[Pair], float]]:
-    """Return ids, all green pairs, and their share γ: texts with phrases that come again, somewhat greener than by chance."""
+    """Return ids, all green pairs and γ: texts with phrases that come again, somewhat greener than by chance; one is short."""
     cases = []
     for n_words, n_ids, gamma, lead in ((11, 26, 0.25, 1.5), (8, 33, 0.5, 1.2), (13, 44, 0.1, 2.0)):
         ids = torch.randint(n_words, (n_ids,), generator=generator).tolist()
@@ -25,7 +25,8 @@ def _texts(generator: torch.Generator) -> list[tuple[list[int], set[Pair], float
         unseen = [(a, b) for a in range(n_words) for b in range(n_words) if (a, b) not in pairs]
         more = torch.randperm(len(unseen), generator=generator)[: round(gamma * len(unseen))].tolist()
         cases.append((ids, {*again, *(others[i] for i in chosen), *(unseen[i] for i in more)}, gamma))
-    return cases
+    a, b, c, d = torch.randperm(9, generator=generator)[:4].tolist()
+    return [*cases, ([a, b, c, a, b, d], {(a, b), (c, a), (b, d), (d, a)}, 0.4)]
 
 
 def _pair_by_pair(ids: list[int], green: set[Pair], gamma: float) -> tuple[float, float]:
@@ -47,11 +48,11 @@ _SIGNATURE = '''\
 def detect(ids, green, gamma):
     """How green a text is: z and p_value, two numbers.
 
-    ids: its tokens. green: a set of pairs (token, next), those whose second token is green; by chance
-    a pair is green with probability gamma. Each *different* pair of neighbours in the text counts
-    once, for a pair that comes again says nothing new. z: by how many standard deviations of a
-    binomial distribution more pairs are green than are by chance on the average. p_value: how
-    probable as many green pairs, or more, are by chance; exactly, by the binomial distribution.
+    ids: its tokens. green: a set of pairs (token, next), those whose second token is green; by
+    chance a pair is green with probability gamma. Each *different* pair of neighbours in the text
+    counts once. z: by how many standard deviations of the binomial distribution more of these are
+    green than by chance on the average. p_value: how probable it is by chance that as many are, or
+    more; exactly, by the binomial distribution.
     """
 '''
 
@@ -62,7 +63,7 @@ def _detect(
     z: str = "(n_green - gamma * n) / (n * gamma * (1 - gamma)) ** 0.5",
     counts: str = "range(n_green, n + 1)",
     chance: str = "math.comb(n, i) * gamma**i * (1 - gamma) ** (n - i)",
-    result: str = "z, p_value",
+    result: str = "z, sum(chances)",
     n: str = "len(pairs)",
 ) -> str:
     """Return the cell of exercise 07.6 with its steps as given."""
@@ -70,7 +71,7 @@ def _detect(
 {_SIGNATURE}    pairs = {pairs}
     n, n_green = {n}, {n_green}
     z = {z}
-    p_value = sum({chance} for i in {counts})
+    chances = [{chance} for i in {counts}]
     return {result}
 """
 
@@ -114,10 +115,6 @@ WRITE_WATERMARK = Exercise(
             "n is the number of tokens. What is green or not is a pair, and each different one counts once.",
         ),
         Mistake(
-            _detect(n="len(ids) - 1"),
-            "n is the number of all pairs. Those that come again count once.",
-        ),
-        Mistake(
             _detect("set(zip(ids[1:], ids))"),
             "The pairs are the wrong way round: (token, next).",
         ),
@@ -146,7 +143,7 @@ WRITE_WATERMARK = Exercise(
             "What is green by chance is not taken off in z.",
         ),
         Mistake(
-            _detect(result="z, 2 * p_value"),
+            _detect(result="z, 2 * sum(chances)"),
             "z is right. But the p-value counts both sides. Less green than by chance is no sign of a mark.",
         ),
         Mistake(
@@ -183,6 +180,8 @@ WRITE_WATERMARK = Exercise(
             _detect(chance="math.comb(n, i) * gamma ** (n - i) * (1 - gamma) ** i"),
             "z is right. But in the p-value γ and 1 − γ are exchanged.",
         ),
-        Mistake(_detect(result="p_value, z"), "Both are right, but in the wrong order: z first, then the p-value."),
+        Mistake(
+            _detect(result="sum(chances), z"), "Both are right, but in the wrong order: z first, then the p-value."
+        ),
     ),
 )
