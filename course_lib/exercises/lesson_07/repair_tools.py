@@ -13,10 +13,10 @@ Tools = dict[str, Callable[[str], str]]
 
 
 class _Model:
-    """Writes a line behind a text, as a plan says: numbers of the question, and the results so far, in a row of calls."""
+    """Calls what it is told to, one after the other, with the first number of the text and the last; then it answers."""
 
-    def __init__(self, calls: list[str], tools: tuple[str, ...]):
-        self.calls, self.tools = calls, tools
+    def __init__(self, calls: tuple[str, ...]):
+        self.calls = calls
 
     def __call__(self, text: str) -> str:
         lines = text.splitlines()
@@ -40,13 +40,20 @@ def _times(argument: str) -> str:
 
 def _plans(generator: torch.Generator) -> list[tuple[_Model, Tools, str, int]]:
     """Return a model, its tools, a question and the limit: no call, one, three, as many as the limit, more, an unknown tool."""
-    plans = ((("times", "add"), 4), ((), 3), (("add",), 2), (("add", "times", "add"), 3), (("add", "add", "times"), 2),
-             (("times", "search", "add"), 5))  # fmt: skip
+    plans = (
+        (("times", "add"), 4),
+        ((), 3),
+        (("add",), 2),
+        (("add", "times", "add"), 3),
+        (("add", "add", "times"), 2),
+        (("times", "search", "add"), 5),
+        (("add", "times", "times", "add"), 1),
+    )
     cases = []
     for calls, limit in plans:
         numbers = torch.randint(12, 99, (2,), generator=generator).tolist()
         tools = {"add": _add, "times": _times}
-        cases.append((_Model(list(calls), tuple(tools)), tools, " ".join(map(str, numbers)), limit))
+        cases.append((_Model(calls), tools, " ".join(map(str, numbers)), limit))
     return cases
 
 

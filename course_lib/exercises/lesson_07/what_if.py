@@ -42,10 +42,10 @@ _EXPERIMENT = f'''\
 from course_lib.applications.constraints import Constraint
 from course_lib.inference.generation import chat_prompt
 
-question = "{QUESTION}"
-form = "{FORM}"
-date = Constraint("{_PATTERN}", tokenizer)
-allowed = date.allowed(0).to(device)  # (vocab,), bool: the tokens with which a date may begin
+moon_question = "{QUESTION}"
+its_form = "{FORM}"
+moon_date = Constraint("{_PATTERN}", tokenizer)
+may_begin = moon_date.allowed(0).to(device)  # (vocab,), bool: the tokens with which a date may begin
 
 
 def next_logits(message):  # those of the reply's first token, (vocab,)
@@ -55,8 +55,8 @@ def next_logits(message):  # those of the reply's first token, (vocab,)
 
 
 def _measured(
-    share: str = "next_logits(message).softmax(dim=-1)[allowed].sum()",
-    answer: str = "share(question + form) / share(question)",
+    share: str = "next_logits(message).softmax(dim=-1)[may_begin].sum()",
+    answer: str = "share(moon_question + its_form) / share(moon_question)",
 ) -> str:
     """Return the cell of exercise 07.8 with the share and the comparison as given."""
     return f"""\
@@ -79,68 +79,74 @@ WHAT_IF = Exercise(
     results=("times_as_much",),
     expected=_times_as_much,
     names=lesson_names,
-    tolerance=0.1,  # in bfloat16, on a GPU, the last digits differ
+    tolerance=0.02,
     stub=f"""\
 {_EXPERIMENT}
-# How many times as much probability do the allowed tokens have if `form` is put behind the question?
+# How many times as much probability have these tokens if `its_form` is put behind the question?
 times_as_much = ...
 """,
     solution=_measured(),
-    why="",
+    why="A date begins with a digit, and the ten digits have 2.5 % of the probability: the model would say *The first human "
+    "walked on*. With the form they have 18 %, seven times as much; with three other questions it was 11, 44 and 11 times. "
+    "The mask makes a digit certain in both cases. But the 97 %, or 82 %, that it takes away are what the model would have "
+    "said, and the more it takes away, the farther the text is led from what the model was trained to write. So ask for the "
+    "form as well as enforcing it. It says nothing about the content: the one prompt gives 1969-01-24, and the other "
+    "1815-06-18, which is copied from the example.",
     hints=(
         "Two messages, with the form behind the question and without it; of each the probability of all allowed tokens.",
-        "Logits become probabilities over the *whole* vocabulary; `allowed` picks out some of them, and their sum is a share.",
+        "Logits become probabilities over the *whole* vocabulary; `may_begin` picks out some of them, and their sum is a "
+        "share.",
         "Divide the share with the form by the share without.",
     ),
     mistakes=(
         Mistake(
-            _measured(answer="share(question) / share(question + form)"),
+            _measured(answer="share(moon_question) / share(moon_question + its_form)"),
             "The right quotient upside down: the share with the form is the larger one.",
         ),
         Mistake(
-            _measured(answer="share(question + form) - share(question)"),
+            _measured(answer="share(moon_question + its_form) - share(moon_question)"),
             "That is by how much the share grows. How many times as large is it?",
         ),
         Mistake(
-            _measured(answer="share(question + form)"),
+            _measured(answer="share(moon_question + its_form)"),
             "That is the share with the form. How many times as large is it as the one without?",
         ),
         Mistake(
-            _measured(answer="share(question)"),
+            _measured(answer="share(moon_question)"),
             "That is the share without the form. How many times as large is the one with it?",
         ),
         Mistake(
-            _measured(share="next_logits(message).softmax(dim=-1)[~allowed].sum()"),
+            _measured(share="next_logits(message).softmax(dim=-1)[~may_begin].sum()"),
             "Those are the tokens that the mask takes *away*. Compare the share of the allowed ones.",
         ),
         Mistake(
-            _measured(share="next_logits(message)[allowed].sum()"),
+            _measured(share="next_logits(message)[may_begin].sum()"),
             "The logits are added as they are. Probabilities are what the softmax makes of them.",
         ),
         Mistake(
-            _measured(share="next_logits(message)[allowed].exp().sum()"),
+            _measured(share="next_logits(message)[may_begin].exp().sum()"),
             "That is exp of the logits, without the sum over the vocabulary that a softmax divides by. It is not the same for "
             "both prompts.",
         ),
         Mistake(
-            _measured(share="next_logits(message)[allowed].softmax(dim=-1).sum()"),
+            _measured(share="next_logits(message)[may_begin].softmax(dim=-1).sum()"),
             "The softmax runs over the allowed tokens alone, and so they have all of it, with either prompt. That is what the "
             "mask does; asked for is what they had before.",
         ),
         Mistake(
-            _measured(share="next_logits(message).softmax(dim=-1)[allowed].max()"),
+            _measured(share="next_logits(message).softmax(dim=-1)[may_begin].max()"),
             "That is the likeliest of the allowed tokens alone. Add up all of them.",
         ),
         Mistake(
-            _measured(answer="share(form) / share(question)"),
+            _measured(answer="share(its_form) / share(moon_question)"),
             "The question is missing in front of the form. Put the form *behind* it.",
         ),
         Mistake(
-            _measured(answer="share(form + question) / share(question)"),
+            _measured(answer="share(its_form + moon_question) / share(moon_question)"),
             "The form stands before the question, worth comparing! The answer to put in is with the form behind it.",
         ),
         Mistake(
-            _measured(answer="(share(question + form) / share(question)).log2()"),
+            _measured(answer="(share(moon_question + its_form) / share(moon_question)).log2()"),
             "That is how many bits the form saves. How many *times* as much probability is that?",
         ),
     ),
