@@ -61,19 +61,20 @@ def remembered(turns, room):
 
 
 def _remembered(
-    rest: str = "rest[2:]",
-    count: str = "opening + rest",
-    full: str = "> room",
-    more: str = "len(rest) > 1",
-    loop: str = "while",
-    result: str = "opening + rest",
+    starts: str = "range(0, len(rest), 2)",
+    kept: str = "opening + rest[start:]",
+    counted: str = "kept",
+    fits: str = "<= room",
+    result: str = "kept",
 ) -> str:
     """Return the cell of exercise 07.3 with its steps as given."""
     return f"""\
 {_SIGNATURE}    opening = [turn for turn in turns if turn[0] == "system"]
     rest = turns[len(opening) :]
-    {loop} {more} and sum(n_tokens for _, n_tokens in {count}) {full}:
-        rest = {rest}
+    for start in {starts}:
+        kept = {kept}
+        if sum(n_tokens for _, n_tokens in {counted}) {fits}:
+            break
     return {result}
 """
 
@@ -87,61 +88,69 @@ REPAIR_MEMORY = Exercise(
     results=("turns",),
     inputs=_chats,
     expected=_pair_by_pair,
-    stub=_remembered("rest[1:]"),
+    stub=_remembered("range(len(rest))"),
     solution=_remembered(),
-    why="One turn at a time, the loop may stop behind a message whose reply is still there. The chat then begins with an "
-    "answer to nothing: no chat in the model's training did, some templates refuse it, and the model takes the answer for "
-    "something that it said unasked. Nothing stops, and no length is wrong, so it is seen only by who reads the prompt. Two "
-    "at a time, what is left always begins with the user. The system prompt counts, although it never goes; and the message "
-    "goes neither, so that the loop has an end.",
+    why="With one turn more left out in each round, the loop may stop behind a message whose reply is still there. The chat "
+    "then begins with an answer to nothing: no chat in the model's training did, some templates refuse it, and the model "
+    "takes the answer for something that it said unasked. Nothing fails, and no length is wrong, so it is seen only by who "
+    "reads the prompt. In steps of two, what is left always begins with the user. The last start is that of the message, "
+    "which stays even where it does not fit. And the system turn counts, although it never goes.",
     hints=(
         "Print the roles of what is left, for a chat that does not fit. With whom should it begin?",
-        "What is counted is right, and so is what is kept. How much goes in one round of the loop?",
+        "What is counted is right, and so is what is always kept. How much more goes in each round of the loop?",
         "Of a pair, a message and its reply, none may be left alone. Let both go in the same round.",
     ),
     mistakes=(
         Mistake(
-            _remembered("rest[:-2]"),
+            _remembered(kept="opening + rest[: len(rest) - start]"),
             "Now the *newest* turns go, with the message that is to be answered. What is oldest goes first.",
         ),
         Mistake(
-            _remembered("rest[:-3] + rest[-1:]"),
+            _remembered(kept="opening + rest[: len(rest) - 1 - start] + rest[-1:]"),
             "The message stays, but of the pairs the *newest* one goes first. What is oldest goes first.",
         ),
         Mistake(
-            _remembered("rest[3:]"),
+            _remembered("range(0, len(rest), 3)"),
             "Three turns go at once: a pair, and half of the next one.",
         ),
         Mistake(
-            _remembered("rest[4:] or rest[-1:]"),
+            _remembered("range(0, len(rest), 4)"),
             "Two pairs go at once, although it may be enough if one does.",
         ),
         Mistake(
-            _remembered("rest[-1:]"),
+            _remembered("range(1, len(rest), 2)"),
+            "The first turn is left out at once, even if all fits, and what is left begins with a reply.",
+        ),
+        Mistake(
+            _remembered("range(2, len(rest), 2)", result="kept if len(rest) > 1 else turns"),
+            "The first pair is left out at once, even if all fits.",
+        ),
+        Mistake(
+            _remembered("(0, len(rest) - 1)"),
             "All pairs go at once. As many of the newest as fit are to stay.",
         ),
         Mistake(
-            _remembered(loop="if"),
+            _remembered("(0, min(2, len(rest) - 1))"),
             "The pair goes whole now, but only one does. Go on until the rest fits.",
         ),
         Mistake(
-            _remembered(count="rest"),
-            "The pairs go whole now. But the system turn is not counted any more, and takes room as well.",
-        ),
-        Mistake(
-            _remembered(full=">= room"),
-            "The pairs go whole now. But a chat that takes *exactly* the room fits.",
-        ),
-        Mistake(
-            _remembered(more="rest"),
+            _remembered("range(0, len(rest) + 2, 2)"),
             "The pairs go whole now. But where there is no room even for the message, it goes, too.",
         ),
         Mistake(
-            _remembered(result="rest"),
+            _remembered(counted="rest[start:]"),
+            "The pairs go whole now. But the system turn is not counted any more, and takes room as well.",
+        ),
+        Mistake(
+            _remembered(fits="< room"),
+            "The pairs go whole now. But a chat that takes *exactly* the room fits.",
+        ),
+        Mistake(
+            _remembered(result="rest[start:]"),
             "The pairs go whole now. But the system turn is gone from what is returned.",
         ),
         Mistake(
-            _remembered(result='[turn for turn in opening + rest if turn[0] != "assistant"]'),
+            _remembered(result='[turn for turn in kept if turn[0] != "assistant"]'),
             "The right pairs, but their replies are missing.",
         ),
     ),

@@ -22,7 +22,8 @@ class _Model:
         lines = text.splitlines()
         results = [line.removeprefix("result ") for line in lines if line.startswith("result ")]
         known = [*lines[0].split(), *results] if lines else []
-        if len(results) >= len(self.calls) or not known or len(lines) != 2 * len(results) + 1:
+        n_calls = sum(line.startswith("call ") for line in lines[1::2])
+        if len(results) >= len(self.calls) or n_calls < len(results) or len(lines) != 2 * len(results) + 1:
             return f"answer {' '.join(known)} of {len(lines)} lines"
         return f"call {self.calls[len(results)]} {known[0]} {known[-1]}"
 
@@ -31,11 +32,16 @@ class _Model:
 
 
 def _add(argument: str) -> str:
-    return str(sum(int(word) for word in argument.split() if word.isdigit()))
+    return _of_numbers(sum, argument)
 
 
 def _times(argument: str) -> str:
-    return str(math.prod(int(word) for word in argument.split() if word.isdigit()))
+    return _of_numbers(math.prod, argument)
+
+
+def _of_numbers(function: Callable[[list[int]], int], argument: str) -> str:
+    words = argument.split()
+    return str(function(list(map(int, words)))) if all(map(str.isdigit, words)) else f"no numbers: {argument}"
 
 
 def _plans(generator: torch.Generator) -> list[tuple[_Model, Tools, str, int]]:

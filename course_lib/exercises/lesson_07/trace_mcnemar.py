@@ -31,7 +31,7 @@ p_value = ...
 """,
     solution="""\
 # of 2048 outcomes 1 + 11 + 55 have at most 2 for the old one, and as many for the new one
-p_value = 2 * (math.comb(11, 0) + math.comb(11, 1) + math.comb(11, 2)) / 2**11
+p_value = 2 * (1 + 11 + 55) / 2**11
 """,
     why="0.065: 40 right answers against 33, a lead of 12 points, and yet luck alone gives as much once in fifteen times. The "
     "49 items on which both do the same say nothing of which is better, so only 11 are left to decide. Both sides count: "

@@ -45,7 +45,7 @@ from course_lib.inference.generation import chat_prompt
 moon_question = "{QUESTION}"
 its_form = "{FORM}"
 moon_date = Constraint("{_PATTERN}", tokenizer)
-may_begin = moon_date.allowed(0).to(device)  # (vocab,), bool: the tokens with which a date may begin
+may_begin = moon_date.allowed(0).to(device)  # (vocab,), bool: what may be its first token
 
 
 def next_logits(message):  # those of the reply's first token, (vocab,)
