@@ -13,25 +13,28 @@ __all__ = ["FORM", "QUESTION", "WHAT_IF", "allowed_share"]
 
 QUESTION = "On which day did the first human walk on the Moon?"
 FORM = " Answer with the date only, written as in 1815-06-18."
-_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_PATTERN = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
 
 @functools.cache
 def allowed_share(message: str) -> float:
-    """Return how probable SmolLM2 finds it, at the first token of its reply, that it begins a date: in plain numbers.
-
-    Not by an automaton: each token is filled up to the length of a date, and a regular expression is asked.
-    """
+    """Return how probable SmolLM2 finds it, at the first token of its reply, that it begins a date: in plain numbers."""
     names = lesson_names()
     tokenizer = names["tokenizer"]
     text = f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n"
     text = f"<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{text}"
     logits = names["model"](torch.tensor([tokenizer.encode(text)], device=names["device"]))[0, -1].float().tolist()
-    pieces = ((id, tokenizer.decode([id])) for id in range(len(logits)))
-    may = {id for id, piece in pieces if piece and re.fullmatch(_PATTERN, piece + "0000-00-00"[len(piece) :])}
     largest = max(logits)
     parts = [math.exp(logit - largest) for logit in logits]
-    return sum(parts[id] for id in may) / sum(parts)
+    return sum(parts[id] for id in _first_tokens()) / sum(parts)
+
+
+@functools.cache
+def _first_tokens() -> list[int]:
+    """Return the tokens with which a date may begin: filled up to a date's length, a regular expression matches."""
+    tokenizer = lesson_names()["tokenizer"]
+    pieces = {id: tokenizer.decode_bytes([id]) for id in tokenizer.vocab.values()}
+    return [id for id, piece in pieces.items() if piece and re.fullmatch(_PATTERN, piece + b"0000-00-00"[len(piece) :])]
 
 
 def _times_as_much() -> float:
@@ -44,7 +47,7 @@ from course_lib.inference.generation import chat_prompt
 
 moon_question = "{QUESTION}"
 its_form = "{FORM}"
-moon_date = Constraint("{_PATTERN}", tokenizer)
+moon_date = Constraint("{_PATTERN.decode()}", tokenizer)
 may_begin = moon_date.allowed(0).to(device)  # (vocab,), bool: what may be its first token
 
 
