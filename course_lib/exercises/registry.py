@@ -167,7 +167,7 @@ class Exercise:
             with redirect_stdout(io.StringIO()):
                 return self.reward(answer)
         except Exception as error:  # it does what it should for the inputs of the check, and not for others
-            return f"But in a real training it stopped: {type(error).__name__}: {error}"
+            return f"But in a real run it stopped: {type(error).__name__}: {error}"
 
     def _same(self, results: Sequence, others: Sequence) -> bool:
         return not any(self._differences(results, others))

@@ -10,6 +10,9 @@ from course_lib.exercises.lesson_03.what_if import bits_without
 from course_lib.exercises.lesson_04.what_if import bits_a_character
 from course_lib.exercises.lesson_05.what_if import bits_after
 from course_lib.exercises.lesson_06.what_if import estimates
+from course_lib.exercises.lesson_07.what_if import FORM, QUESTION, allowed_share
+from course_lib.exercises.real_model import lesson_names
+from course_lib.inference.generation import chat_prompt, generate
 
 
 def test_explanation_of_01_5_says_what_is_measured():
@@ -72,3 +75,33 @@ def test_a_thousand_draws_mostly_miss_the_tail_of_k3_as_the_explanation_of_06_7_
     assert (means < kl).double().mean() > 0.55
     assert means.max() > 1.5 * kl
     assert (-cell["d"]).exp().topk(5).values[[0, -1]].tolist() == pytest.approx([3391, 112], rel=0.01)
+
+
+def test_explanation_of_07_8_says_what_is_measured():
+    why, without, with_form = find("07.8").why, allowed_share(QUESTION), allowed_share(QUESTION + FORM)
+    assert (
+        f"have {without:.1%} of".replace("%", " %") in why and f"they have {with_form:.0%},".replace("%", " %") in why
+    )
+    assert "seven times as much" in why and with_form / without == pytest.approx(7, abs=0.5)
+    assert f"the {1 - without:.0%}, or {1 - with_form:.0%},".replace("%", " %") in why
+    others = (
+        "On which day was the Declaration of Independence of the United States adopted?",
+        "When did the Berlin Wall fall?",
+        "When did the Second World War end in Europe?",
+    )
+    assert "it was 11, 44 and 11 times" in why
+    rises = [allowed_share(question + FORM) / allowed_share(question) for question in others]
+    assert rises == pytest.approx([11, 44, 11], rel=0.1)
+
+
+def test_dates_that_the_explanation_of_07_8_names_are_written_under_the_mask():
+    cell = dict(lesson_names())
+    exec(find("07.8").stub, cell | {"torch": torch}, cell)
+    model, tokenizer, rule = cell["model"].whole, cell["tokenizer"], cell["moon_date"].rule
+    written = []
+    for message in (QUESTION, QUESTION + FORM):
+        prompt = tokenizer.encode(chat_prompt(tokenizer, [{"role": "user", "content": message}]))
+        written.append(tokenizer.decode(list(generate(model, prompt, 12, stop_ids=tokenizer.end_ids, rule=rule(12)))))
+    why = find("07.8").why
+    assert f"one prompt gives {written[0]}, and the other {written[1]}," in why
+    assert written[1] in FORM  # copied

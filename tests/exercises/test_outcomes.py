@@ -257,7 +257,7 @@ def test_answer_that_passes_and_stops_in_a_real_training_is_told_so():
 
     outcome = build.check(narrow)
     assert outcome.status == "passed"
-    assert outcome.message == "But in a real training it stopped: ValueError: too many rows"
+    assert outcome.message == "But in a real run it stopped: ValueError: too many rows"
 
 
 # ---------------------------------------------------------------- ties and old state

@@ -1,0 +1,22 @@
+"""The exercises of lesson 07, applications, in the order of the lesson."""
+
+from course_lib.exercises.lesson_07.build_date import BUILD_DATE
+from course_lib.exercises.lesson_07.repair_memory import REPAIR_MEMORY
+from course_lib.exercises.lesson_07.repair_tools import REPAIR_TOOLS
+from course_lib.exercises.lesson_07.trace_fusion import TRACE_FUSION
+from course_lib.exercises.lesson_07.trace_mcnemar import TRACE_MCNEMAR
+from course_lib.exercises.lesson_07.trace_pass_at_k import TRACE_PASS_AT_K
+from course_lib.exercises.lesson_07.trace_prefix import TRACE_PREFIX
+from course_lib.exercises.lesson_07.what_if import WHAT_IF
+from course_lib.exercises.lesson_07.write_fusion import WRITE_FUSION
+from course_lib.exercises.lesson_07.write_pass_at_k import WRITE_PASS_AT_K
+from course_lib.exercises.lesson_07.write_watermark import WRITE_WATERMARK
+
+__all__ = ["EXERCISES"]
+
+EXERCISES = (
+    *(TRACE_PASS_AT_K, TRACE_FUSION, REPAIR_MEMORY),
+    *(WRITE_FUSION, WRITE_PASS_AT_K, WRITE_WATERMARK),
+    *(BUILD_DATE, WHAT_IF),
+    *(TRACE_MCNEMAR, TRACE_PREFIX, REPAIR_TOOLS),
+)
