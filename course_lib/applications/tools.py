@@ -1,6 +1,6 @@
 """Tools: a model that writes a call, is shown what came of it, and goes on, until it answers.
 
-    tools = Tools(model, tokenizer, [CALCULATOR, search_tool(search)], examples)
+    tools = Tools(model, tokenizer, [CALCULATOR, search_tool(search)], CALCULATIONS)
     run = tools("What is 347 × 28?")
     run.steps     # (Step(tool="calculator", arguments={"expression": "347 * 28"}, result="9716"),)
     run.answer    # "9716"
@@ -37,7 +37,7 @@ from course_lib.inference.generation import Sampling, chat_prompt, generate, tok
 from course_lib.inference.prefix import PrefixCache
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["CALCULATOR", "Run", "Step", "Tool", "Tools", "calculate", "search_tool"]
+__all__ = ["CALCULATIONS", "CALCULATOR", "Run", "Step", "Tool", "Tools", "calculate", "search_tool"]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # as OpenAI has it
 _ANSWER = {"type": "string", "maxLength": 200}
@@ -330,6 +330,20 @@ CALCULATOR = Tool(
 """`calculate` as a tool; the mask leaves no letter in its expression."""
 
 
+def _calculated(question: str, expression: str) -> Run:
+    step = Step(CALCULATOR.name, {"expression": expression}, calculate(expression))
+    return Run(question, (step,), step.result, "answer")
+
+
+CALCULATIONS = (
+    _calculated("What is 12 × 31?", "12 * 31"),
+    _calculated("Tom has 41 stamps and buys 17 more. How many stamps has he now?", "41 + 17"),
+    _calculated("What is 96 ÷ 8?", "96 / 8"),
+    _calculated("A box holds 24 eggs. How many eggs are in 15 boxes?", "24 * 15"),
+)
+"""Examples of runs with the calculator."""
+
+
 # ---------------------------------------------------------------- a search
 
 
@@ -346,4 +360,4 @@ def search_tool(search: Search, n: int = 1, name: str = "search") -> Tool:
 
 def _found(search: Search, n: int, query: str) -> str:
     hits = search.both(query, n)
-    return "\n\n".join(f"{hit.chunk.place}: {hit.chunk.text}" for hit in hits) or "nothing is found"
+    return "\n\n".join(f"{hit.chunk.text} [{hit.chunk.place}]" for hit in hits) or "nothing is found"
