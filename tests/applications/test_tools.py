@@ -80,6 +80,25 @@ def test_whatever_a_model_would_write_it_calls_and_answers_in_the_form(model):
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "fits"),
+    [
+        ('{"tool": "dice", "arguments": {"sides": 20}}', True),
+        ('{"tool": "coin", "arguments": {}}', True),
+        ('{"answer": "6 é \\"6\\""}', True),
+        ('{"tool": "shell", "arguments": {}}', False),
+        ('{"tool": "coin", "arguments": {"sides": 20}}', False),
+        ('{"tool": "dice", "arguments": {"sides": 21}}', False),
+        ('{"tool": "dice", "arguments": {}}', False),
+        ('{"tool": "coin", "arguments": {}, "answer": "6"}', False),
+        ('{"answer": 6}', False),
+        ("6", False),
+    ],
+)
+def test_what_may_be_written(model, written, fits):
+    assert small(model)._constraint.automaton.matches(written) == fits
+
+
 def test_a_seed_decides_what_is_drawn(model):
     tools = small(model)
     first, second, other = (tools("Roll!", SAMPLED, seed=seed) for seed in (3, 3, 4))
