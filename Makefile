@@ -36,6 +36,9 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/steering.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/tools.py
+	$(BIN)/python benchmarks/chat.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf .venv node_modules build artifacts *.egg-info

@@ -11,4 +11,5 @@ Read in this order:
 - `evaluation`: multiple choice, verifiers, a model as judge; and whether a difference is one
 - `retrieval`: passages for a question, by their words, by their meaning, and by both
 - `answers`: an answer from passages, with the one that it rests on, or none where nothing fits
+- `tools`: functions that a model calls, a calculator and a search, in a loop with a limit
 """

@@ -5,7 +5,7 @@
 - `spelling`: the spelling of 1623 and that of today (05)
 - `capitals`: facts that a model has before it is taught a task (05)
 - `ratings`: what ten people think of each word of a text (06)
-- `sums`: arithmetic, whose answers a rule can judge (06)
+- `sums`: arithmetic, whose answers a rule can judge; problems in words (06, 07)
 - `passages`: questions on the plays, and the lines that answer them (07)
 - `programs`: functions to be written, with tests (07)
 - `extraction`: short texts, and what stands in them as JSON (07)

@@ -1,8 +1,21 @@
 """Sums are right, two ways to answer are judged alike, and what is held out is never asked in training."""
 
+import re
+from collections import Counter
+
 import pytest
 
-from course_lib.tasks.sums import END, is_right, question, sums, tokenizer, work_out
+from course_lib.tasks.sums import (
+    END,
+    is_right,
+    plain_problems,
+    question,
+    read_problems,
+    story_problems,
+    sums,
+    tokenizer,
+    work_out,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +58,37 @@ def test_every_text_is_a_token_a_sign():
     text = question(478, 356) + work_out(478, 356) + END
     ids = letters.encode(text)
     assert letters.decode(ids) == text and len(ids) == len(text) - len(END) + 1 and letters.end_ids == {ids[-1]}
+
+
+def test_plain_problems_ask_for_what_their_expression_is():
+    problems = plain_problems(40, seed=3)
+    assert problems == plain_problems(40, seed=3) != plain_problems(40, seed=4) and len({*problems}) == 40
+    for problem in problems:
+        assert problem.text == f"What is {problem.expression}?"
+        assert eval(problem.expression.translate(str.maketrans("−×÷", "-*/"))) == problem.answer
+
+
+def test_there_are_sixty_story_problems_and_each_expression_is_the_answer():
+    problems = story_problems()
+    kinds = Counter(problem.kind for problem in problems)
+    assert kinds == {"one step": 24, "two steps": 20, "misleading": 16} and len({p.text for p in problems}) == 60
+    for problem in problems:
+        assert eval(problem.expression) == problem.answer and problem.text.endswith("?")
+        assert len(re.findall(r"[-+*/]", problem.expression)) in ((1,) if problem.kind != "two steps" else (2, 3, 4))
+
+
+@pytest.mark.parametrize("text", ["912", "It is 912.", "38 × 24 = 912", "912.0 seats", "-1, no: 912", "912,"])
+def test_the_last_number_is_what_is_answered(text):
+    assert story_problems()[0].is_right(text)
+
+
+@pytest.mark.parametrize("text", ["", "none", "911", "−912", "912 of 913", "9 12", "91.2", "٩١٢", "9" * 400])
+def test_another_number_is_not_right(text):
+    assert not story_problems()[0].is_right(text)
+
+
+def test_a_damaged_file_of_problems_is_named(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"kind": "hard", "text": "?", "expression": "1", "answer": 1}\n')
+    with pytest.raises(ValueError, match=r"problems.jsonl, line 1.*kind must be one of"):
+        read_problems(path)
