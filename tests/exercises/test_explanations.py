@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from course_lib.applications.constraints import Constraint
 from course_lib.exercises import find
 from course_lib.exercises.lesson_03.what_if import bits_without
 from course_lib.exercises.lesson_04.what_if import bits_a_character
@@ -95,13 +96,13 @@ def test_explanation_of_07_8_says_what_is_measured():
 
 
 def test_dates_that_the_explanation_of_07_8_names_are_written_under_the_mask():
-    cell = dict(lesson_names())
-    exec(find("07.8").stub, cell | {"torch": torch}, cell)
-    model, tokenizer, rule = cell["model"].whole, cell["tokenizer"], cell["moon_date"].rule
-    written = []
+    model, tokenizer = lesson_names()["model"].whole, lesson_names()["tokenizer"]
+    date, written = Constraint("[0-9]{4}-[0-9]{2}-[0-9]{2}", tokenizer), []
     for message in (QUESTION, QUESTION + FORM):
         prompt = tokenizer.encode(chat_prompt(tokenizer, [{"role": "user", "content": message}]))
-        written.append(tokenizer.decode(list(generate(model, prompt, 12, stop_ids=tokenizer.end_ids, rule=rule(12)))))
+        written.append(
+            tokenizer.decode(list(generate(model, prompt, 12, stop_ids=tokenizer.end_ids, rule=date.rule(12))))
+        )
     why = find("07.8").why
     assert f"one prompt gives {written[0]}, and the other {written[1]}," in why
     assert written[1] in FORM  # copied

@@ -91,10 +91,11 @@ REPAIR_MEMORY = Exercise(
     stub=_remembered("range(len(rest))"),
     solution=_remembered(),
     why="With one turn more left out in each round, the loop may stop behind a message whose reply is still there. The chat "
-    "then begins with an answer to nothing: no chat in the model's training did, some templates refuse it, and the model "
-    "takes the answer for something that it said unasked. Nothing fails, and no length is wrong, so it is seen only by who "
-    "reads the prompt. In steps of two, what is left always begins with the user. The last start is that of the message, "
-    "which stays even where it does not fit. And the system turn counts, although it never goes.",
+    "then begins with an answer to nothing: no chat in the model's training did, and some templates refuse it. Nothing fails, "
+    "and no length is wrong, so it is seen only by who reads the prompt. In steps of two, what is left always begins with the "
+    "user. The last start is that of the message, which stays even where it does not fit. And the system turn counts, "
+    "although it never goes. `course_lib.applications.chat.Chat` forgets so, too, but several pairs at once, so that it has "
+    "to do it seldom.",
     hints=(
         "Print the roles of what is left, for a chat that does not fit. With whom should it begin?",
         "What is counted is right, and so is what is always kept. How much more goes in each round of the loop?",

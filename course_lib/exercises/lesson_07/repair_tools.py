@@ -31,17 +31,18 @@ class _Model:
         return f"a model that calls {', '.join(self.calls) or 'nothing'}"
 
 
-def _add(argument: str) -> str:
-    return _of_numbers(sum, argument)
+class _Tool:
+    """Makes a number of the numbers in its argument; anything else in it is complained of."""
 
+    def __init__(self, function: Callable[[list[int]], int]):
+        self.function = function
 
-def _times(argument: str) -> str:
-    return _of_numbers(math.prod, argument)
+    def __call__(self, argument: str) -> str:
+        words = argument.split()
+        return str(self.function(list(map(int, words)))) if all(map(str.isdigit, words)) else f"no numbers: {argument}"
 
-
-def _of_numbers(function: Callable[[list[int]], int], argument: str) -> str:
-    words = argument.split()
-    return str(function(list(map(int, words)))) if all(map(str.isdigit, words)) else f"no numbers: {argument}"
+    def __repr__(self) -> str:
+        return "a function"
 
 
 def _plans(generator: torch.Generator) -> list[tuple[_Model, Tools, str, int]]:
@@ -58,7 +59,7 @@ def _plans(generator: torch.Generator) -> list[tuple[_Model, Tools, str, int]]:
     cases = []
     for calls, limit in plans:
         numbers = torch.randint(12, 99, (2,), generator=generator).tolist()
-        tools = {"add": _add, "times": _times}
+        tools = {"add": _Tool(sum), "times": _Tool(math.prod)}
         cases.append((_Model(calls), tools, " ".join(map(str, numbers)), limit))
     return cases
 

@@ -47,8 +47,7 @@ from course_lib.inference.generation import chat_prompt
 
 moon_question = "{QUESTION}"
 its_form = "{FORM}"
-moon_date = Constraint("{_PATTERN.decode()}", tokenizer)
-may_begin = moon_date.allowed(0).to(device)  # (vocab,), bool: what may be its first token
+may_begin = Constraint("{_PATTERN.decode()}", tokenizer).allowed(0).to(device)  # (vocab,)
 
 
 def next_logits(message):  # those of the reply's first token, (vocab,)
@@ -85,7 +84,8 @@ WHAT_IF = Exercise(
     tolerance=0.02,
     stub=f"""\
 {_EXPERIMENT}
-# How many times as much probability have these tokens if `its_form` is put behind the question?
+
+# How many times as likely are tokens that may begin a date with `its_form` behind the question?
 times_as_much = ...
 """,
     solution=_measured(),
