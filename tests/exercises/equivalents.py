@@ -154,28 +154,28 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         "a square has no sign": {"return (chances * (mean - estimates) ** 2).sum().sqrt()"},
         _NO_ITEM: {"spread_ratio = spread(k3) / spread(d)"},
     },
-    "07.3": {
+    "07.2": {
         "a system turn more is not a step of two more": {"for start in range(0, len(turns), 2):"},
     },
-    "07.4": {
+    "07.9": {
         "sorting on a processor keeps the order of equals, and promises to do so only if asked": {
             "order = scores.argsort(descending=True)",
             "order = scores.argsort(descending=True, stable=False)",
         },
     },
-    "07.6": {
+    "07.5": {
         "n + 1 of n pairs are never green": {
             "chances = [math.comb(n, i) * gamma ** i * (1 - gamma) ** (n - i) for i in range(n_green, n + 2)]",
         },
     },
-    "07.7": {
+    "07.3": {
         "a token has a byte at least, so that no walk ends at the beginning": {
             f"allowed = [id for id, data in tokens.items() if walk(state, data) {later}]" for later in ("> 0", ">= 1")
         },
         "what is in a set of bytes is in the bytes": {"digits = b'0123456789'"},
         "what is below 0 stays there": {"reached = reached + 1 if byte in table[reached] else -2"},
     },
-    "07.8": {
+    "07.4": {
         "the ratio of two sums is that of two means": {
             "return next_logits(message).softmax(dim=-1)[may_begin].mean()",
         },

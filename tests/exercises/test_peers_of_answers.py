@@ -23,16 +23,16 @@ def inputs(number):
 
 
 def test_values_to_put_in_are_the_librarys():
-    assert answer("07.1") == pytest.approx(pass_at_k(8, 2, 3))
-    assert answer("07.2") == pytest.approx(max(fuse(["DABC", "ECA"]).values()))
-    assert answer("07.9") == pytest.approx(mcnemar(9, 2))
+    assert answer("07.6") == pytest.approx(pass_at_k(8, 2, 3))
+    assert answer("07.8") == pytest.approx(max(fuse(["DABC", "ECA"]).values()))
+    assert answer("07.11") == pytest.approx(mcnemar(9, 2))
 
 
 def test_functions_to_be_written_are_the_librarys():
-    for counts in inputs("07.5"):
-        assert answer("07.5")(*counts) == pytest.approx(pass_at_k(*counts))
-    for rankings, n_items, k in inputs("07.4"):
-        scores, order = answer("07.4")(rankings, n_items, k)
+    for counts in inputs("07.7"):
+        assert answer("07.7")(*counts) == pytest.approx(pass_at_k(*counts))
+    for rankings, n_items, k in inputs("07.9"):
+        scores, order = answer("07.9")(rankings, n_items, k)
         found = fuse(rankings, k)
         assert {item: scores[item].item() for item in found} == pytest.approx(found)
         assert sorted(order.tolist()) == list(range(n_items))
@@ -47,7 +47,7 @@ def test_watermark_is_found_with_the_same_z_and_p_value():
     tokens = torch.arange(20).numpy()
     green = {(a, b) for a in range(20) for b in tokens[mark.is_green(a, tokens)].tolist()}
     found = mark.detect(ids)
-    assert answer("07.6")(ids, green, mark.gamma) == pytest.approx((found.z, found.p_value))
+    assert answer("07.5")(ids, green, mark.gamma) == pytest.approx((found.z, found.p_value))
 
 
 def test_formula_with_replacement_says_too_little_in_the_mean_as_07_1_explains():
@@ -68,15 +68,15 @@ def test_mask_that_was_built_is_that_of_the_library_over_the_whole_vocabulary():
     logits = torch.randn(len(written), len(constraint.allowed(0)) + 7)
     rule = constraint.rule()
     wanted = torch.stack([rule(ids, row) for ids, row in zip(written, logits, strict=True)])
-    assert torch.equal(answer("07.7")(written, logits, tokens, end), wanted)
+    assert torch.equal(answer("07.3")(written, logits, tokens, end), wanted)
 
 
 def test_real_model_writes_a_date_under_the_mask_that_was_built():
-    build = find("07.7")
-    outcome = build.check(answer("07.7"))
+    build = find("07.3")
+    outcome = build.check(answer("07.3"))
     assert outcome.status == "passed"
     assert re.search(r"'[0-9]{4}-[0-9]{2}-[0-9]{2}'\. Without it: 'The first human", outcome.message)
-    right = answer("07.7")
+    right = answer("07.3")
 
     def narrow(written, logits, tokens, end):
         if len(tokens) > 100:

@@ -1,4 +1,4 @@
-"""Exercise 07.7: the mask of an automaton that reads dates."""
+"""Exercise 07.3: the mask of an automaton that reads dates."""
 
 import re
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def _date(
     fill: str = "masked[row, allowed] = logits[row, allowed]",
     result: str = "masked",
 ) -> str:
-    """Return the cell of exercise 07.7 with its steps as given."""
+    """Return the cell of exercise 07.3 with its steps as given."""
     return f"""\
 {_SIGNATURE}    digits = {digits}
     table = {table}
@@ -169,7 +169,7 @@ def _date(
 
 
 BUILD_DATE = Exercise(
-    id="07.7",
+    id="07.3",
     kind="build",
     title="An automaton's mask for a date",
     section="From a pattern to a mask",

@@ -1,4 +1,4 @@
-"""Exercise 07.3: a memory that leaves half a pair."""
+"""Exercise 07.2: a memory that leaves half a pair."""
 
 import torch
 
@@ -67,7 +67,7 @@ def _remembered(
     fits: str = "<= room",
     result: str = "kept",
 ) -> str:
-    """Return the cell of exercise 07.3 with its steps as given."""
+    """Return the cell of exercise 07.2 with its steps as given."""
     return f"""\
 {_SIGNATURE}    opening = [turn for turn in turns if turn[0] == "system"]
     rest = turns[len(opening) :]
@@ -80,7 +80,7 @@ def _remembered(
 
 
 REPAIR_MEMORY = Exercise(
-    id="07.3",
+    id="07.2",
     kind="repair",
     title="A memory that leaves half a pair",
     section="A bounded memory",

@@ -1,4 +1,4 @@
-"""Exercise 07.11: a loop of tools that forgets."""
+"""Exercise 07.10: a loop of tools that forgets."""
 
 import math
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def _used(
     result: str = 'tools[name](argument) if name in tools else "unknown tool"',
     end: str = '"no answer"',
 ) -> str:
-    """Return the cell of exercise 07.11 with its steps as given."""
+    """Return the cell of exercise 07.10 with its steps as given."""
     return f'''\
 def use_tools(write, tools, question, limit):
     """The model's answer; "no answer" where it wants to call tools more than `limit` times.
@@ -105,7 +105,7 @@ def use_tools(write, tools, question, limit):
 
 
 REPAIR_TOOLS = Exercise(
-    id="07.11",
+    id="07.10",
     kind="repair",
     title="A loop that forgets",
     section="Tools",

@@ -1,4 +1,4 @@
-"""Exercise 07.2: the score of two rankings' fusion, by hand."""
+"""Exercise 07.8: the score of two rankings' fusion, by hand."""
 
 from course_lib.exercises.registry import Exercise, Mistake
 
@@ -14,7 +14,7 @@ def _passage_by_passage() -> float:
 
 
 TRACE_FUSION = Exercise(
-    id="07.2",
+    id="07.8",
     kind="trace",
     title="Which passage comes first?",
     section="Words and meaning together",

@@ -1,4 +1,4 @@
-"""Exercise 07.9: McNemar's exact test, by hand."""
+"""Exercise 07.11: McNemar's exact test, by hand."""
 
 from itertools import product
 
@@ -14,10 +14,10 @@ def _toss_by_toss() -> float:
 
 
 TRACE_MCNEMAR = Exercise(
-    id="07.9",
+    id="07.11",
     kind="trace",
     title="Nine against two",
-    section="Evaluation",
+    section="Better, or luck?",
     answer="p_value",
     results=("p_value",),
     expected=_toss_by_toss,

@@ -1,4 +1,4 @@
-"""Exercise 07.1: pass@k, by hand."""
+"""Exercise 07.6: pass@k, by hand."""
 
 from itertools import combinations
 
@@ -14,7 +14,7 @@ def _set_by_set() -> float:
 
 
 TRACE_PASS_AT_K = Exercise(
-    id="07.1",
+    id="07.6",
     kind="trace",
     title="One of three is right",
     section="pass@k",

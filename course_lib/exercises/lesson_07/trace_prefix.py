@@ -1,4 +1,4 @@
-"""Exercise 07.10: what a prefix cache has to read again, by hand."""
+"""Exercise 07.1: what a prefix cache has to read again, by hand."""
 
 from itertools import chain
 
@@ -19,7 +19,7 @@ def _token_by_token() -> float:
 
 
 TRACE_PREFIX = Exercise(
-    id="07.10",
+    id="07.1",
     kind="trace",
     title="What is read again",
     section="A prefix that is kept",

@@ -1,4 +1,4 @@
-"""Exercise 07.8: what if the prompt asks for the form that the mask enforces?"""
+"""Exercise 07.4: what if the prompt asks for the form that the mask enforces?"""
 
 import functools
 import math
@@ -60,7 +60,7 @@ def _measured(
     share: str = "next_logits(message).softmax(dim=-1)[may_begin].sum()",
     answer: str = "share(moon_question + its_form) / share(moon_question)",
 ) -> str:
-    """Return the cell of exercise 07.8 with the share and the comparison as given."""
+    """Return the cell of exercise 07.4 with the share and the comparison as given."""
     return f"""\
 {_EXPERIMENT}
 
@@ -73,7 +73,7 @@ times_as_much = ({answer}).item()
 
 
 WHAT_IF = Exercise(
-    id="07.8",
+    id="07.4",
     kind="why",
     title="What if the prompt asks for the form?",
     section="What a mask costs",

@@ -1,4 +1,4 @@
-"""Exercise 07.4: reciprocal rank fusion."""
+"""Exercise 07.9: reciprocal rank fusion."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -65,7 +65,7 @@ def _fuse(
     result: str = "scores, order",
     extra: str = "",
 ) -> str:
-    """Return the cell of exercise 07.4 with its steps as given."""
+    """Return the cell of exercise 07.9 with its steps as given."""
     return f"""\
 {_SIGNATURE}    scores = torch.zeros(n_items)
     for ranking in rankings:
@@ -77,7 +77,7 @@ def _fuse(
 
 
 WRITE_FUSION = Exercise(
-    id="07.4",
+    id="07.9",
     kind="write",
     title="Reciprocal rank fusion",
     section="Words and meaning together",

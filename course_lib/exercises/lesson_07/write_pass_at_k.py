@@ -1,4 +1,4 @@
-"""Exercise 07.5: pass@k from n programs."""
+"""Exercise 07.7: pass@k from n programs."""
 
 import math
 from fractions import Fraction
@@ -43,7 +43,7 @@ def pass_at_k(n, c, k):
 def _pass_at_k(
     factor: str = "1 - k / i", many: str = "range(n - c + 1, n + 1)", result: str = "1 - none_right", start: str = "1.0"
 ) -> str:
-    """Return the cell of exercise 07.5 with its steps as given."""
+    """Return the cell of exercise 07.7 with its steps as given."""
     return f"""\
 {_SIGNATURE}    none_right = {start}
     for i in {many}:
@@ -59,7 +59,7 @@ def _in_one(expression: str) -> str:
 _LOGS = "math.lgamma(n - c + 1) - math.lgamma(n - c - k + 1) - math.lgamma(n + 1) + math.lgamma(n - k + 1)"
 
 WRITE_PASS_AT_K = Exercise(
-    id="07.5",
+    id="07.7",
     kind="write",
     title="pass@k",
     section="pass@k",

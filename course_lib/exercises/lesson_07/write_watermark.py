@@ -1,4 +1,4 @@
-"""Exercise 07.6: is a text marked?"""
+"""Exercise 07.5: is a text marked?"""
 
 from itertools import pairwise
 
@@ -66,7 +66,7 @@ def _detect(
     result: str = "z, sum(chances)",
     n: str = "len(pairs)",
 ) -> str:
-    """Return the cell of exercise 07.6 with its steps as given."""
+    """Return the cell of exercise 07.5 with its steps as given."""
     return f"""\
 {_SIGNATURE}    pairs = {pairs}
     n, n_green = {n}, {n_green}
@@ -79,7 +79,7 @@ def _detect(
 _EACH, _GREEN_AGAIN = "list(zip(ids, ids[1:]))", "sum(pair in green for pair in pairs)"
 
 WRITE_WATERMARK = Exercise(
-    id="07.6",
+    id="07.5",
     kind="write",
     title="Is this text marked?",
     section="A watermark",
