@@ -19,8 +19,8 @@ PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=l
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = re.compile(
     r"\b(AttentionExplorer|AttentionStepper|CacheView|ChatFormatView|CheckpointScrubber|LogitLens|LoraView"
-    r"|ParallelismTimeline|PreferenceLabeller|RLHFDashboard|SamplingPlayground|ScalePlanner|TokenizerView"
-    r"|TrainingDashboard)\("
+    r"|ParallelismTimeline|PreferenceLabeller|RLHFDashboard|RetrievalExplorer|SamplingPlayground|ScalePlanner"
+    r"|TokenizerView|TrainingDashboard)\("
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 

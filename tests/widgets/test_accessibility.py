@@ -16,6 +16,7 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 from IPython.display import display
 from pathlib import Path
 from small_corpus import write_small_corpus
+from small_search import TEXTS, small_search, small_writer
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
@@ -53,6 +54,7 @@ lora.set(rank=1)
 judged = PreferenceLabeller([("Say it!", "Yes.", "No.")], folder / "judged.jsonl", repeats=1)
 judged.choose(0)
 judged.choose(None)
+found = RetrievalExplorer(small_search(), *small_writer(), 0.2, texts=TEXTS, questions=["Who?"], query="Who led the ship?")
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
@@ -70,6 +72,8 @@ display(
     lora,
     PreferenceLabeller([("Say how!", "Long. " * 999, "Short.")], folder / "open.jsonl"),
     judged,
+    found,
+    RetrievalExplorer(small_search()),
     Predict("How many heads are there?", number=True, unit="heads"),
     guess.reveal("`one`", because="They add up to 1."),
     check("01.1", 0.625),

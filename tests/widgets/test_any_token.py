@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from small_search import SmallSearch
 
+from course_lib.applications.retrieval import Chunk
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling
@@ -13,6 +15,7 @@ from course_lib.widgets import (
     ChatFormatView,
     LogitLens,
     PreferenceLabeller,
+    RetrievalExplorer,
     SamplingPlayground,
     TokenizerView,
 )
@@ -37,6 +40,9 @@ def test_every_picture_can_show_it(tokens, tmp_path):
     text = "".join(tokens)
     playground = SamplingPlayground(model, tokenizer, text, Sampling(temperature=1.0))
     playground.generate(8)
+    chunks = [Chunk(text, 1, 1, f"{text}\nTom"), Chunk("other", 1, 1, "Tom"), Chunk("third", 1, 1, "Ann")]
+    explorer = RetrievalExplorer(SmallSearch(chunks), query=text)
+    explorer.answer()
     widgets = (
         playground,
         LogitLens(model, tokenizer, text),
@@ -45,6 +51,7 @@ def test_every_picture_can_show_it(tokens, tmp_path):
         ChatFormatView(tokenizer, [[{"role": "user", "content": text}, {"role": "assistant", "content": text}]]),
         AttentionStepper(*torch.ones(3, 6, 2), tokens=tokens[-6:]),
         PreferenceLabeller([(text, text, "\n".join(tokens))], tmp_path / "choices.jsonl"),
+        explorer,
     )
     for widget in widgets:
         assert widget._repr_mimebundle_()[0]["image/png"]
