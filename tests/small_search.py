@@ -55,5 +55,5 @@ def small_writer() -> tuple[TransformerLM, Tokenizer]:
     seed_everything(0)
     tokenizer = train_bpe(list(TEXTS.values()), 300)
     tokenizer.chat_template = "{{ messages[0].content }}\n"
-    shape = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 32, "context_length": 1024}
+    shape = {"d_model": 16, "n_layers": 3, "n_heads": 2, "d_ff": 32, "context_length": 1024}
     return TransformerLM(TransformerConfig(vocab_size=300, **shape)).eval(), tokenizer

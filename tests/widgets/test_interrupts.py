@@ -8,6 +8,7 @@ import pytest
 import torch
 from anywidget import AnyWidget
 from small_corpus import write_small_corpus
+from small_search import TEXTS, small_search, small_writer
 
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
@@ -23,6 +24,7 @@ from course_lib.widgets import (
     CheckpointScrubber,
     LogitLens,
     LoraView,
+    RetrievalExplorer,
     RLHFDashboard,
     SamplingPlayground,
     TrainingDashboard,
@@ -58,7 +60,9 @@ def makers(tmp_path_factory) -> dict[type, Callable[[], AnyWidget]]:
     for name, parameter in tuned.named_parameters():
         if name.split(".")[-2] == "up" and parameter.requires_grad:
             parameter.data.normal_()
+    writer = small_writer()
     return models | {
+        RetrievalExplorer: lambda: RetrievalExplorer(small_search(), *writer, texts=TEXTS, query="Who led the ship?"),
         LoraView: lambda: LoraView(tuned, tokenizer, TEXT),
         CheckpointScrubber: lambda: CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, TEXT),
     }
@@ -114,6 +118,7 @@ def ask(widget: AnyWidget, request: dict) -> list[str]:
         (SamplingPlayground, [DRAW, DRAW, DRAW, BACK, TAKE], {"type": "walk", "branch": 0, **SETTINGS}),
         (LoraView, [], {"type": "run", "text": OTHER}),
         (LoraView, [], {"type": "set", "settings": {"scale": 0.5, "rank": 1}}),
+        (RetrievalExplorer, [], {"type": "answer"}),
         (CheckpointScrubber, [], {"type": "look", "at": 0}),
         (CheckpointScrubber, [], {"type": "run", "text": OTHER}),
     ],

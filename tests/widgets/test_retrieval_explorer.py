@@ -266,7 +266,7 @@ def test_a_query_is_shown_in_three_rankings_and_a_chunk_opens(widget):
     ask(widget, QUERY)
     for name in ("By words", "Fused", "By meaning"):
         expect(rows(widget, name)).to_have_count(10)
-    expect(rows(widget, "Fused").first).to_contain_text(re.compile(r"1sea, lines 1–20\.3540\.188 \+ 0\.167"))
+    expect(rows(widget, "Fused").first).to_contain_text(re.compile(r"1sea, 1–20\.3540\.188 \+ 0\.167"))
     expect(widget.locator(".links path").first).to_be_attached()
     expect(widget.get_by_role("heading", name="sea, lines 1–2")).to_be_visible()
     expect(widget.locator(".lines .own")).to_have_count(2)

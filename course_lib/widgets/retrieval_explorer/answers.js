@@ -17,9 +17,9 @@ export function answersPanel(view) {
   button.addEventListener("click", () => view.line.ask({ type: "answer" }));
   const passages = sliderRow(view, {
     name: "passages",
-    label: "passages",
+    label: "passages given",
     values: [1, 2, 3, 4, 5],
-    say: (n) => `the first ${n === 1 ? "one" : n}`,
+    say: String,
   });
   const threshold = sliderRow(view, {
     name: "threshold",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from course_lib.applications.answers import confidence
 from course_lib.applications.retrieval import Chunk, Fusion, Search, asked, fuse, open_chunk, words
 from course_lib.tasks.passages import Question, holds
 
-__all__ = ["SHOWN", "Rankings", "lines_of", "rank", "right_chunks"]
+__all__ = ["SHOWN", "Rankings", "lines_of", "rank"]
 
 SHOWN = 10  # chunks of each ranking
 _DEPTH = 100  # of the rankings that are fused, as in `Search.both`
@@ -20,23 +21,32 @@ _LONGEST = 120  # characters of a chunk's beginning
 
 @dataclass(frozen=True)
 class Rankings:
-    """The chunks' numbers, best first, by words and by meaning, with their scores; and the query's `vector` (d_model,)."""
+    """What `query` finds: the chunks' numbers, best first, by words and by meaning, with their scores.
 
+    Also the query's `vector` (d_model,), the `confidence` that it has an answer, and, if it is a known `question`, the numbers
+    of the chunks that hold its answer: `right`.
+    """
+
+    query: str
     words: tuple[list[int], list[float]]
     meaning: tuple[list[int], list[float]]
     vector: Tensor
+    confidence: float
+    question: Question | None
+    right: list[int]
 
     def seen(self, chunks: Sequence[Chunk], fusion: Fusion) -> dict:
         """Return the first SHOWN of both and of their fusion, and of each chunk in them its ranks and what they add up to.
 
         `lists` are by words, by meaning and fused: [number, score] each. A chunk's `ranks`, counted from 1, are in the same
         order, None where a ranking does not hold it; its `parts` are what its first two ranks contribute to the fused score.
+        `fused` is that whole ranking, and `right` what is known of a known question, with the best rank of a right chunk.
         """
         by_words, by_meaning = self.words[0], self.meaning[0]
         fused = fuse([by_words, by_meaning], fusion.k, [fusion.words, fusion.meaning])
         lists = [[list(row) for row in zip(*found, strict=True)][:SHOWN] for found in (self.words, self.meaning)]
         lists.append([list(row) for row in fused.items()][:SHOWN])
-        ranks = [ranks_in(ranking) for ranking in (by_words, by_meaning, list(fused))]
+        ranks = [_ranks_in(ranking) for ranking in (by_words, by_meaning, list(fused))]
         found = {}
         for item in dict.fromkeys(item for rows in lists for item, _ in rows):
             own = [known.get(item) for known in ranks]
@@ -46,21 +56,36 @@ class Rankings:
             ]
             begins = " ".join(chunks[item].text[: 2 * _LONGEST].split())[:_LONGEST]
             found[str(item)] = {"begins": begins, "ranks": own, "parts": parts}
-        return {"lists": lists, "found": found, "fused": list(fused)}
+        return {"lists": lists, "found": found, "fused": list(fused), "right": self._right(ranks)}
+
+    def _right(self, ranks: Sequence[dict[int, int]]) -> dict | None:
+        if self.question is None:
+            return None
+        best = [min(filter(None, map(known.get, self.right)), default=None) for known in ranks]
+        answer, lines = self.question.answers[0], list(self.question.lines)
+        return {"items": self.right, "ranks": best, "lines": lines, "answer": answer}
 
 
-def ranks_in(ranking: Sequence[int]) -> dict[int, int]:
+def _ranks_in(ranking: Sequence[int]) -> dict[int, int]:
     """Return the rank of each item of `ranking`, counted from 1."""
     return {item: rank for rank, item in enumerate(ranking, 1)}
 
 
-def rank(search: Search, query: str) -> Rankings:
-    """Return what `search` finds for `query`, by words and by meaning. ValueError if it is empty."""
+def rank(search: Search, query: str, question: Question | None = None) -> Rankings:
+    """Return what `search` finds for `query`, the text of `question` if that is known. ValueError if it is empty."""
     vector = search.encoder([asked(query)])[0]
-    return Rankings(search.words.nearest(query, _DEPTH), search.meanings.nearest(vector, _DEPTH), vector)
+    return Rankings(
+        query,
+        search.words.nearest(query, _DEPTH),
+        search.meanings.nearest(vector, _DEPTH),
+        vector,
+        confidence(search, query),
+        question,
+        _right_chunks(search.chunks, question) if question else [],
+    )
 
 
-def right_chunks(chunks: Sequence[Chunk], question: Question) -> list[int]:
+def _right_chunks(chunks: Sequence[Chunk], question: Question) -> list[int]:
     """Return the numbers of the chunks that hold the answer's lines; none if they lie in two chunks, or in none."""
     return [i for i, chunk in enumerate(chunks) if chunk.work == question.work and holds(question, chunk.text)]
 

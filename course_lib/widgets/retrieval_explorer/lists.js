@@ -65,6 +65,9 @@ function listOf(view, which, title, kind, unit, none) {
     event.preventDefault();
     buttons[to].focus();
   });
+  const lookAt = ({ target }) => view.look(target === rows ? null : Number(target.closest("li").dataset.item));
+  for (const event of ["pointerover", "focusin"]) rows.addEventListener(event, lookAt);
+  for (const event of ["pointerleave", "focusout"]) rows.addEventListener(event, () => view.look(null));
 
   const draw = () => {
     const result = view.result();
@@ -94,18 +97,15 @@ function rowOf(view, which, item, score, i) {
   if (source === item) marks.push(node("span", { className: "tag source", textContent: "source" }));
   const below =
     which === FUSED ? contributions(parts) : node("span", { className: "begins muted", textContent: begins });
+  const work = node("span", { textContent: `${view.workOf(item)}, ` });
   const button = node(
     "button",
-    { type: "button", title: begins, onclick: () => view.open(item) },
+    { type: "button", title: `${view.place(item)}: ${begins}`, onclick: () => view.open(item) },
     node("span", { className: "rank", textContent: i + 1 }),
-    node("span", { className: "place" }, node("span", { textContent: view.place(item) }), ...marks),
+    node("span", { className: "place" }, work, node("span", { textContent: view.linesOf(item) }), ...marks),
     node("b", { textContent: short(score) }),
     below,
   );
-  button.addEventListener("pointerenter", () => view.look(item));
-  button.addEventListener("pointerleave", () => view.look(null));
-  button.addEventListener("focus", () => view.look(item));
-  button.addEventListener("blur", () => view.look(null));
   const row = node("li", {}, button);
   row.dataset.item = item;
   if (which === FUSED && passages.includes(item)) row.classList.add("given");

@@ -57,10 +57,9 @@ function openView(model, el) {
     points: new Float32Array(octets(model.get("points")).slice().buffer),
     looked: null, // the number of the chunk that is pointed at
 
-    place(item) {
-      const [work, first, last] = places.subarray(3 * item, 3 * item + 3);
-      return `${works[work]}, lines ${first}–${last}`;
-    },
+    workOf: (item) => works[places[3 * item]],
+    linesOf: (item) => `${places[3 * item + 1]}–${places[3 * item + 2]}`,
+    place: (item) => `${view.workOf(item)}, lines ${view.linesOf(item)}`,
 
     // The chunk that is open, or will be as soon as the kernel has answered.
     opened: () => view.line.pending("set")?.settings.opened ?? view.result().open?.item,

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from traitlets import Bool, Bytes, Float, List, Unicode
 
-from course_lib.applications.answers import Answer, confidence, prompt, quote, write_answers
+from course_lib.applications.answers import Answer, prompt, quote, write_answers
 from course_lib.applications.retrieval import Chunk, Fusion, Hit, Plane, Search, asked
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_texts
 from course_lib.tasks.passages import Question, is_right
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets.retrieval_explorer.findings import Rankings, lines_of, rank, ranks_in, right_chunks
+from course_lib.widgets.retrieval_explorer.findings import Rankings, lines_of, rank
 from course_lib.widgets.retrieval_explorer.picture import retrieval_picture
 from course_lib.widgets.shared.base import module, style_sheet
 from course_lib.widgets.shared.settings import SettingsWidget
@@ -78,7 +78,7 @@ class RetrievalExplorer(SettingsWidget):
         self._search, self._model, self._tokenizer, self._texts = search, model, tokenizer, texts or {}
         self._questions = {q.text: q for q in questions if isinstance(q, Question)}
         self._plane, no_map = _plane(search)
-        self._ranked: tuple[str, Rankings] | None = None  # the newest query, and what it found
+        self._ranked: Rankings | None = None  # of the newest query
         self._answers: dict[tuple[str, str, tuple[int, ...]], Answer] = {}  # by who answers, query and passages
         fusion = search.fusion
         super().__init__(
@@ -157,39 +157,28 @@ class RetrievalExplorer(SettingsWidget):
         seen = rankings.seen(self._search.chunks, fusion)
         fused = seen.pop("fused")
         passages = fused[:n_passages]
-        sure = confidence(self._search, query)
-        refused = sure < settings["threshold"]
+        refused = rankings.confidence < settings["threshold"]
         return seen | {
             "point": self._plane(rankings.vector).tolist() if self._plane else None,
-            "right": self._right(query, [rankings.words[0], rankings.meaning[0], fused]),
-            "confidence": sure,
+            "confidence": rankings.confidence,
             "refused": refused,
             "passages": passages,
             "quote": self._known("quote", query, passages),
-            "with": self._told(query, (), Answer("")) if refused else self._known("model", query, passages),
+            "with": self._told(query, passages, Answer("")) if refused else self._known("model", query, passages),
             "without": self._known("model", query, []),
             **self._opened(passages[0] if opened is None else opened, query),
         }
 
     def _rank(self, query: str) -> Rankings:
-        if self._ranked is None or self._ranked[0] != query:
-            self._ranked = query, rank(self._search, query)
-        return self._ranked[1]
+        if self._ranked is None or self._ranked.query != query:
+            self._ranked = rank(self._search, query, self._questions.get(query))
+        return self._ranked
 
     def _opened(self, item: int | None, query: str) -> dict:
         if item is None:
             return {"open": None}
         chunk = self._search.chunks[item]
         return {"open": {"item": item, **lines_of(chunk, self._texts.get(chunk.work), query)}}
-
-    def _right(self, query: str, rankings: Sequence[Sequence[int]]) -> dict | None:
-        """Return the chunks that hold the answer to a known question, and the rank of the best of them in each ranking."""
-        question = self._questions.get(query)
-        if question is None:
-            return None
-        items = right_chunks(self._search.chunks, question)
-        ranks = [min(filter(None, map(ranks_in(ranking).get, items)), default=None) for ranking in rankings]
-        return {"items": items, "ranks": ranks, "lines": list(question.lines), "answer": question.answers[0]}
 
     # ---------------------------------------------------------------- answers
 
@@ -205,7 +194,7 @@ class RetrievalExplorer(SettingsWidget):
         """Return an answer as the browser shows it: with the number of the chunk that it rests on, and whether it is right."""
         question = self._questions.get(query)
         return {
-            "text": answer.text or str(answer),
+            "text": answer.text or (str(answer) if items else "The model writes nothing."),
             "refused": answer.refused,
             "source": None if answer.source is None else items[answer.source],
             "right": None if question is None or answer.refused else is_right(question, answer.text),
