@@ -10,12 +10,14 @@ from course_lib.applications.answers import confidence
 from course_lib.applications.retrieval import Chunk, Fusion, Search, asked, fuse, open_chunk, words
 from course_lib.tasks.passages import Question, holds
 
-__all__ = ["SHOWN", "Rankings", "lines_of", "rank"]
+__all__ = ["Rankings", "lines_of", "rank"]
 
-SHOWN = 10  # chunks of each ranking
+_SHOWN = 10  # chunks of each ranking
 _DEPTH = 100  # of the rankings that are fused, as in `Search.both`
 _LINE = re.compile(r" *(\d+) ?([ │]?) ?(.*)")  # as `open_chunk` writes it
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # a superset of what `retrieval.words` finds: that decides
+_WORD = re.compile(
+    r"[^\W_]+(?:['’][^\W_]+)*"
+)  # where one may stand; whether it is one of the query is for `retrieval.words` to say
 _LONGEST = 120  # characters of a chunk's beginning
 
 
@@ -36,7 +38,7 @@ class Rankings:
     right: list[int]
 
     def seen(self, chunks: Sequence[Chunk], fusion: Fusion) -> dict:
-        """Return the first SHOWN of both and of their fusion, and of each chunk in them its ranks and what they add up to.
+        """Return the first _SHOWN of both and of their fusion, and of each chunk in them its ranks and what they add up to.
 
         `lists` are by words, by meaning and fused: [number, score] each. A chunk's `ranks`, counted from 1, are in the same
         order, None where a ranking does not hold it; its `parts` are what its first two ranks contribute to the fused score.
@@ -44,8 +46,8 @@ class Rankings:
         """
         by_words, by_meaning = self.words[0], self.meaning[0]
         fused = fuse([by_words, by_meaning], fusion.k, [fusion.words, fusion.meaning])
-        lists = [[list(row) for row in zip(*found, strict=True)][:SHOWN] for found in (self.words, self.meaning)]
-        lists.append([list(row) for row in fused.items()][:SHOWN])
+        lists = [[list(row) for row in zip(*found, strict=True)][:_SHOWN] for found in (self.words, self.meaning)]
+        lists.append([list(row) for row in fused.items()][:_SHOWN])
         ranks = [_ranks_in(ranking) for ranking in (by_words, by_meaning, list(fused))]
         found = {}
         for item in dict.fromkeys(item for rows in lists for item, _ in rows):

@@ -20,8 +20,8 @@ _KINDS = {  # by which of the first two rankings a chunk is shown: marker, colou
     (True, True): ("D", "black", "by both"),
 }
 _ROWS = 8
-_LEFTS = (5.3, 9.0, 12.7)  # inches, as are all that follow: of the rankings
-_WIDTH, _HEIGHT, _ROW = 16.4, 7.6, 0.46
+_LEFTS = (5.0, 8.9, 12.8)  # inches, as are all that follow: of the rankings
+_WIDTH, _HEIGHT, _ROW = 16.6, 7.2, 0.44
 
 
 def retrieval_picture(chunks: Sequence[Chunk], plane: Plane | None, settings: dict, result: dict) -> bytes:
@@ -36,30 +36,29 @@ def retrieval_picture(chunks: Sequence[Chunk], plane: Plane | None, settings: di
     if plane is None:
         write(0.3, 0.9, "There is no map of these chunks.")
     else:
-        _draw_map(figure.add_axes((0.3 / _WIDTH, 0.32, 4.6 / _WIDTH, 0.56)), plane, result)
+        _draw_map(figure.add_axes((0.3 / _WIDTH, 0.3, 4.3 / _WIDTH, 0.57)), plane, result)
         share = f"{len(chunks):,} chunks, {short(100 * plane.share, 2)} % of the variance"
-        write(0.3, _HEIGHT - 1.35, share)
+        write(0.3, _HEIGHT - 1.1, share)
     titles = ("■ By words", "▲ By meaning", "Both, fused")
     for x, title, rows in zip(_LEFTS, titles, result["lists"], strict=True):
-        write(x, 0.9, title, fontsize=16, weight="bold")
+        write(x, 0.85, title, fontsize=16, weight="bold")
         for row, (item, score) in enumerate(rows[:_ROWS]):
             y, is_right = 1.35 + row * _ROW, result["right"] and item in result["right"]["items"]
-            look = {"fontsize": 14, "weight": "bold" if is_right else "normal"}
             chunk = chunks[item]
-            place = f"{drawable(chunk.work, 16)} {chunk.first}–{chunk.last}"
-            write(x, y, f"{'★' if is_right else row + 1} {place}", **look)
-            write(x + 3.5, y, short(score), ha="right", **look)
+            place = f"{drawable(chunk.work, 11)} {chunk.first}–{chunk.last}"
+            write(x, y, f"{'★' if is_right else row + 1} {place}")
+            write(x + 3.5, y, short(score), ha="right")
         if not rows:
             write(x, 1.35, "–")
     sides = {"Model, with passages": "with", "Model, without": "without", "Nearest line": "quote"}
     for (title, side), x in zip(sides.items(), _LEFTS, strict=True):
-        write(x, _HEIGHT - 2.2, title, fontsize=14, color=_ROLES["residual"])
+        write(x, _HEIGHT - 1.95, title, color=_ROLES["residual"])
         answer = result[side]
         text = "not asked" if answer is None else drawable(" ".join(answer["text"].split()), 90)
-        write(x, _HEIGHT - 1.85, fill(text, 32))
+        write(x, _HEIGHT - 1.6, fill(text, 30))
     if result["confidence"] is not None:
         sure, least = short(result["confidence"], 2), short(settings["threshold"], 2)
-        write(0.3, _HEIGHT - 0.8, f"confidence {sure}, threshold {least}{': refused' if result['refused'] else ''}")
+        write(0.3, _HEIGHT - 0.65, f"confidence {sure}, threshold {least}{': refused' if result['refused'] else ''}")
     png = BytesIO()
     figure.savefig(png)
     return png.getvalue()
@@ -76,7 +75,7 @@ def _draw_map(ax: Axes, plane: Plane, result: dict) -> None:
     if result["point"]:
         ax.scatter(*result["point"], s=180, marker="X", color=_ROLES["query"], edgecolors="white", label="the query")
         ax.legend(
-            loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False, fontsize=13, handletextpad=0.2
+            loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False, fontsize=15, handletextpad=0.2
         )
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xticks=[], yticks=[])
