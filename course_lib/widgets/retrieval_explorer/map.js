@@ -159,7 +159,11 @@ function drawnPoints({ xs, ys }, look, width, height) {
   const ctx = fit(canvas, width, height);
   const size = xs.length > 2000 ? 2 : xs.length > 200 ? 4 : 7;
   Object.assign(ctx, { fillStyle: look.residual, globalAlpha: xs.length > 2000 ? 0.4 : 0.55 });
-  for (let i = 0; i < xs.length; i++) ctx.fillRect(xs[i] - size / 2, ys[i] - size / 2, size, size);
+  for (let i = 0; i < xs.length; i++) {
+    ctx.beginPath();
+    ctx.arc(xs[i], ys[i], size / 2, 0, 2 * Math.PI);
+    ctx.fill();
+  }
   return canvas;
 }
 
