@@ -157,11 +157,13 @@ function towards({ xs, ys }, from, [dx, dy]) {
 function drawnPoints({ xs, ys }, look, width, height) {
   const canvas = node("canvas");
   const ctx = fit(canvas, width, height);
-  const size = xs.length > 2000 ? 2 : xs.length > 200 ? 4 : 7;
-  Object.assign(ctx, { fillStyle: look.residual, globalAlpha: xs.length > 2000 ? 0.4 : 0.55 });
+  const isMany = xs.length > 2000;
+  const size = isMany ? 2 : xs.length > 200 ? 4 : 7;
+  Object.assign(ctx, { fillStyle: look.residual, globalAlpha: isMany ? 0.4 : 0.55 });
   for (let i = 0; i < xs.length; i++) {
     ctx.beginPath();
-    ctx.arc(xs[i], ys[i], size / 2, 0, 2 * Math.PI);
+    if (isMany) ctx.rect(xs[i] - size / 2, ys[i] - size / 2, size, size); // too small to tell from a circle
+    else ctx.arc(xs[i], ys[i], size / 2, 0, 2 * Math.PI);
     ctx.fill();
   }
   return canvas;
