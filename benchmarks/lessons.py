@@ -24,6 +24,7 @@ from store_notebooks import NOTEBOOKS, run
 
 SETUP = """
 import torch
+from course_lib.applications import retrieval
 from course_lib import alignment, checkpoints, finetuning, pretraining, widgets
 from course_lib.pretraining import shakespeare_model
 model, tokenizer = checkpoints.load("smollm2-135m-instruct")
@@ -35,6 +36,8 @@ prompts = alignment.Prompts([letters.encode("Tom")], 8, trainer.model.config.voc
 options = alignment.PolicyConfig(), pretraining.PretrainingConfig(n_steps=1, batch_size=1, context_length=8)
 reward = lambda prompts, answers: torch.rand(len(answers))
 policy = alignment.GRPOTrainer(trainer.model, prompts, reward, *options, stop_ids=frozenset())
+texts = retrieval.plays()
+search = retrieval.Search(retrieval.cut_all(texts), retrieval.SentenceEncoder())
 adapted, _ = checkpoints.load("smollm2-135m-instruct")
 finetuning.add_lora(adapted, finetuning.LoraConfig())
 """
@@ -48,6 +51,7 @@ WIDGETS = {
     "LogitLens": "widgets.LogitLens(model, tokenizer, sentence)",
     "LoraView": "widgets.LoraView(adapted, tokenizer, sentence)",
     "ParallelismTimeline": 'widgets.ParallelismTimeline("gpipe", n_devices=4, n_microbatches=4)',
+    "RetrievalExplorer": "widgets.RetrievalExplorer(search, model, tokenizer, 0.4, texts=texts, query=sentence)",
     "RLHFDashboard": 'widgets.RLHFDashboard(policy, letters, ["Tom"])',
     "SamplingPlayground": "widgets.SamplingPlayground(model, tokenizer, sentence)",
     "ScalePlanner": 'widgets.ScalePlanner("Llama 3 405B")',

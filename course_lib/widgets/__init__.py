@@ -17,6 +17,7 @@ the still picture that readers without a kernel see (`picture.py`).
 - `preference_labeller`: which of two answers is better, said by the learner and kept in a file (06)
 - `rlhf_dashboard`: a policy while it learns from a reward, on a leash (06)
 - `constraint_view`: a pattern as an automaton, and a model that writes under the mask that follows from it (07)
+- `retrieval_explorer`: which chunks a query finds, by words, by meaning and by both, and what is answered from them (07)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
@@ -32,6 +33,7 @@ from course_lib.widgets.lora_view.widget import LoraView
 from course_lib.widgets.parallelism_timeline.widget import ParallelismTimeline
 from course_lib.widgets.predict.widget import Predict
 from course_lib.widgets.preference_labeller.widget import PreferenceLabeller
+from course_lib.widgets.retrieval_explorer.widget import RetrievalExplorer
 from course_lib.widgets.rlhf_dashboard.widget import RLHFDashboard
 from course_lib.widgets.sampling_playground.widget import SamplingPlayground
 from course_lib.widgets.scale_planner.widget import ScalePlanner
@@ -52,6 +54,7 @@ __all__ = [
     "Predict",
     "PreferenceLabeller",
     "RLHFDashboard",
+    "RetrievalExplorer",
     "SamplingPlayground",
     "ScalePlanner",
     "TokenizerView",

@@ -16,6 +16,7 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 from IPython.display import display
 from pathlib import Path
 from small_corpus import write_small_corpus
+from small_search import TEXTS, small_search, small_writer
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
@@ -56,6 +57,7 @@ judged.choose(None)
 constraint = ConstraintView(model, train_bpe(["Tom sees the cat."], 266), "Tom", "[a-d]{2}|(é|[0-9])*x", max_new_tokens=8)
 constraint.step()
 constraint.step()
+found = RetrievalExplorer(small_search(), *small_writer(), 0.2, texts=TEXTS, questions=["Who?"], query="Who led the ship?")
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
@@ -74,6 +76,8 @@ display(
     constraint,
     PreferenceLabeller([("Say how!", "Long. " * 999, "Short.")], folder / "open.jsonl"),
     judged,
+    found,
+    RetrievalExplorer(small_search()),
     Predict("How many heads are there?", number=True, unit="heads"),
     guess.reveal("`one`", because="They add up to 1."),
     check("01.1", 0.625),

@@ -14,15 +14,25 @@ import pytest
 import tokenizer_peers
 import torch
 from matplotlib.image import imread
+from small_search import small_search
 
 from course_lib import checkpoints
+from course_lib.applications.answers import Answers
 from course_lib.applications.constraints import Constraint
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
 from course_lib.inference import Sampling, generate, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, CacheView, ConstraintView, LogitLens, LoraView, SamplingPlayground
+from course_lib.widgets import (
+    AttentionExplorer,
+    CacheView,
+    ConstraintView,
+    LogitLens,
+    LoraView,
+    RetrievalExplorer,
+    SamplingPlayground,
+)
 from course_lib.widgets.cache_view.widget import NEW_TOKENS
 from course_lib.widgets.lora_view.widget import NEW_TOKENS as LORA_TOKENS
 
@@ -164,3 +174,16 @@ def test_lora_view(brought):
     assert view.answers == (base, base)  # nothing is trained yet
     assert view.result["matrices"] == ["k_proj", "up_proj"] and view.kept is None
     assert has_a_picture(view)
+
+
+def test_retrieval_explorer(brought, monkeypatch):
+    monkeypatch.setattr(brought[1], "chat_template", "{{ messages[0].content }}")
+    explorer = RetrievalExplorer(small_search(), *brought, query="Who led the ship?")
+    if brought[0].config.context_length < 64:
+        with pytest.raises(ValueError, match="the context leaves"):
+            explorer.answer()
+        return
+    explorer.answer()
+    theirs = Answers(small_search(), *brought, threshold=0)("Who led the ship?")
+    assert explorer.answers["with"] == (theirs.text or str(theirs)) and explorer.answers["without"]
+    assert has_a_picture(explorer)

@@ -4,7 +4,9 @@ import re
 
 import pytest
 import torch
+from small_search import SmallSearch
 
+from course_lib.applications.retrieval import Chunk
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling
@@ -16,6 +18,7 @@ from course_lib.widgets import (
     ConstraintView,
     LogitLens,
     PreferenceLabeller,
+    RetrievalExplorer,
     SamplingPlayground,
     TokenizerView,
 )
@@ -45,6 +48,9 @@ def test_every_picture_can_show_it(tokens, tmp_path):
     pattern = "|".join(f"({re.escape(token)})+" for token in tokens)
     constraint = ConstraintView(larger, bytewise, "a", pattern, max_new_tokens=20)
     constraint.step()
+    chunks = [Chunk(text, 1, 1, f"{text}\nTom"), Chunk("other", 1, 1, "Tom"), Chunk("third", 1, 1, "Ann")]
+    explorer = RetrievalExplorer(SmallSearch(chunks), query=text)
+    explorer.answer()
     widgets = (
         constraint,
         playground,
@@ -54,6 +60,7 @@ def test_every_picture_can_show_it(tokens, tmp_path):
         ChatFormatView(tokenizer, [[{"role": "user", "content": text}, {"role": "assistant", "content": text}]]),
         AttentionStepper(*torch.ones(3, 6, 2), tokens=tokens[-6:]),
         PreferenceLabeller([(text, text, "\n".join(tokens))], tmp_path / "choices.jsonl"),
+        explorer,
     )
     for widget in widgets:
         assert widget._repr_mimebundle_()[0]["image/png"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from anywidget import AnyWidget
 from small_corpus import write_small_corpus
+from small_search import TEXTS, small_search, small_writer
 
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
@@ -25,6 +26,7 @@ from course_lib.widgets import (
     ConstraintView,
     LogitLens,
     LoraView,
+    RetrievalExplorer,
     RLHFDashboard,
     SamplingPlayground,
     TrainingDashboard,
@@ -60,7 +62,9 @@ def makers(tmp_path_factory) -> dict[type, Callable[[], AnyWidget]]:
     for name, parameter in tuned.named_parameters():
         if name.split(".")[-2] == "up" and parameter.requires_grad:
             parameter.data.normal_()
+    writer = small_writer()
     return models | {
+        RetrievalExplorer: lambda: RetrievalExplorer(small_search(), *writer, texts=TEXTS, query="Who led the ship?"),
         LoraView: lambda: LoraView(tuned, tokenizer, TEXT),
         ConstraintView: lambda: ConstraintView(model, tokenizer, TEXT, "[0-9]{3}|[a-z]*é", max_new_tokens=12),
         CheckpointScrubber: lambda: CheckpointScrubber(list_checkpoints(folder / "run"), tokenizer, TEXT),
@@ -124,6 +128,7 @@ def ask(widget: AnyWidget, request: dict) -> list[str]:
         (ConstraintView, [{"type": "step"}] * 2, {"type": "back"}),
         (ConstraintView, [{"type": "step"}], {"type": "set", "settings": {"prompt": OTHER}}),
         (ConstraintView, [{"type": "step"}], {"type": "wanted", "settings": {"wanted": "a+b", "prompt": OTHER}}),
+        (RetrievalExplorer, [], {"type": "answer"}),
         (CheckpointScrubber, [], {"type": "look", "at": 0}),
         (CheckpointScrubber, [], {"type": "run", "text": OTHER}),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from small_corpus import write_small_corpus
+from small_search import TEXTS, small_search
 from torch import nn
 
 from course_lib import widgets
@@ -29,6 +30,7 @@ from course_lib.widgets import (
     ParallelismTimeline,
     Predict,
     PreferenceLabeller,
+    RetrievalExplorer,
     RLHFDashboard,
     SamplingPlayground,
     ScalePlanner,
@@ -45,6 +47,7 @@ NAMES = (
     "ChatFormatView",
     "LoraView",
     "PreferenceLabeller",
+    "RetrievalExplorer",
     "RLHFDashboard",
     "ConstraintView",
 )
@@ -66,6 +69,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
     tuned = TransformerLM(shape).eval()
     add_lora(tuned, LoraConfig(rank=4))
     prompts, reward = Prompts([small.encode("Tom")], 64, 266), lambda prompts, answers: torch.rand(len(answers))
+    search = small_search()
     q, k, v = torch.randn(3, 5, 4)
     exercise = next(iter(EXERCISES))
     return {
@@ -89,6 +93,9 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
         "LoraView": lambda: LoraView(tuned, small, "Tom sees"),
         "PreferenceLabeller": lambda: PreferenceLabeller([("Say.", LONG, LONG * 2)], folder / "choices.jsonl"),
         "ConstraintView": lambda: ConstraintView(model, tokenizer, LONG[:160], "[a-z]{1,30}( [a-z]+)*"),
+        "RetrievalExplorer": lambda: RetrievalExplorer(
+            search, model, tokenizer, texts=TEXTS, query="Who led the ship?"
+        ),
         "RLHFDashboard": lambda: RLHFDashboard(
             GRPOTrainer(TransformerLM(shape), prompts, reward, PolicyConfig(), recipe, stop_ids=frozenset({0})),
             small,
