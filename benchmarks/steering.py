@@ -1,22 +1,24 @@
 """A slider from sad to joyful for SmolLM2: what it does to the words and to fluency, and beside it simpler ways to the same.
 
-The vector is the difference of two sets of 24 sentences that differ in mood alone. 40 texts of 40 tokens a setting, drawn at
-temperature 1 from the same random numbers. Mood is VADER's: the mean of ten people's ratings of the words, −4 to 4. Fluency is
-what the unsteered model, asked without any mood, makes of the text. The layer was chosen on ten other requests.
-Prints a table, in some ten minutes on one thread.
+The vector is the difference of two sets of 24 sentences that differ in mood alone. 60 texts of 30 tokens a setting, drawn at
+temperature 1 from the same random numbers. Mood is VADER's: the mean of ten people's ratings of the words, −4 to 4, and beside
+it that without any word of the 48 sentences: the vector may have taught the model these. Fluency is what the unsteered model,
+asked without any mood, makes of the text. The layer was chosen on ten other subjects, in chats.
+Prints a table, in some five minutes on one thread.
 """
 
+import re
 from itertools import pairwise
 
 import torch
 
 from course_lib import checkpoints
-from course_lib.applications.evaluation import answer_log_probs
+from course_lib.applications.evaluation import answer_log_probs, paired_difference
 from course_lib.applications.steering import steered, style_vector
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.inference import Rule, Sampling, roll_out
-from course_lib.inference.generation import chat_prompt, tokenless_ids
+from course_lib.inference.generation import tokenless_ids
 from course_lib.tasks.ratings import rate, word_ratings
 
 JOYFUL = (
@@ -33,9 +35,11 @@ SUBJECTS = (
     "a neighbour", "snow", "a wall", "a long walk", "a thief", "a library", "a birthday", "a mountain", "a game of chess",
     "a river", "a hospital",
 )  # fmt: skip
-N_EACH, LENGTH, LAYER = 2, 40, 12
-STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+PLAIN = "Here is a short story about {}."
+N_EACH, LENGTH, LAYER = 3, 30, 12
+STRENGTHS = (-3.0, -2.0, -1.0, 1.0, 2.0, 3.0)
 WORD_BONUS = 3.0
+TAUGHT = re.compile(rf"\b(?:{'|'.join(re.findall('[a-z]+', ' '.join(JOYFUL + SAD).lower()))})\b", re.IGNORECASE)
 
 MODEL, TOKENIZER = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
 BANNED = sorted({*tokenless_ids(MODEL, TOKENIZER), *TOKENIZER.special_tokens.values()})
@@ -47,32 +51,39 @@ def mood_vector(layer: int) -> torch.Tensor:
 
 
 def prompts(request: str) -> list[list[int]]:
-    asked = [request.format(subject) for subject in SUBJECTS for _ in range(N_EACH)]
-    return [TOKENIZER.encode(chat_prompt(TOKENIZER, [{"role": "user", "content": text}])) for text in asked]
+    return [TOKENIZER.encode_prompt(request.format(subject)) for subject in SUBJECTS for _ in range(N_EACH)]
+
+
+def with_interval(values: torch.Tensor) -> str:
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():.2f} ({low:.2f} to {high:.2f})"
 
 
 def show(
     name: str,
     model: TransformerLM = MODEL,
-    request: str = "Write a few sentences about {}.",
+    request: str = PLAIN,
     rule: Rule | None = None,
-) -> None:
-    """Print a row: the mood of what is written, its nats a token for the unsteered model, and how many pairs come again."""
+    plain: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Print a row, and return the mood of each text and its nats a token for the unsteered model."""
     asked = prompts(request)
     noise = torch.rand(len(asked), LENGTH, generator=torch.Generator().manual_seed(0))
     rules = None if rule is None else [rule] * len(asked)
-    texts = roll_out(model, asked, LENGTH, Sampling(1.0), banned_ids=BANNED, rules=rules, noise=noise).answers
-    moods = torch.tensor([rate(TOKENIZER.decode(text)).mean() for text in texts])
-    plainly = prompts("Write a few sentences about {}.")
-    nats = torch.stack([-part.mean() for part in answer_log_probs(MODEL, list(zip(plainly, texts, strict=True)))])
-    again = sum(1 - len(set(pairwise(text))) / (LENGTH - 1) for text in texts) / len(texts)
-    low, high = bootstrap_interval(moods)
-    nats_low, nats_high = bootstrap_interval(nats)
-    print(
-        f"| {name} | {moods.mean():.2f} ({low:.2f} to {high:.2f}) | {nats.mean():.2f} ({nats_low:.2f} to {nats_high:.2f}) "
-        f"| {again:.0%} | {' '.join(TOKENIZER.decode(texts[0])[:90].split())} |",
-        flush=True,
-    )
+    answers = roll_out(model, asked, LENGTH, Sampling(1.0), banned_ids=BANNED, rules=rules, noise=noise).answers
+    texts = [TOKENIZER.decode(ids) for ids in answers]
+    moods = torch.tensor([rate(text).mean() for text in texts])
+    others = torch.tensor([rate(TAUGHT.sub("one", text)).mean() for text in texts])
+    pairs = list(zip(prompts(PLAIN), answers, strict=True))
+    nats = torch.stack([-part.mean() for part in answer_log_probs(MODEL, pairs)])
+    again = sum(1 - len(set(pairwise(ids))) / (LENGTH - 1) for ids in answers) / len(answers)
+    cells = [name, with_interval(moods), with_interval(others), with_interval(nats), f"{again:.0%}"]
+    if plain is not None:
+        for before, after in zip(plain, (moods, nats), strict=True):
+            more, (low, high) = paired_difference(before, after)
+            cells.append(f"{more:+.2f} ({low:+.2f} to {high:+.2f})")
+    print(f"| {' | '.join(cells)} | {' '.join(texts[0][:90].split())} |", flush=True)
+    return moods, nats
 
 
 def rated_words(sign: int) -> Rule:
@@ -85,16 +96,20 @@ def rated_words(sign: int) -> Rule:
 
 def main() -> None:
     """Print the table."""
-    print("| strength | mood | nats a token | pairs repeated | the first text |\n|---|---|---|---|---|")
+    print("| strength | mood | without the 48 sentences' words | nats a token | pairs repeated ", end="")
+    print("| mood, more than at 0 | nats, more than at 0 | the first text |\n|---|---|---|---|---|---|---|---|")
     vector = mood_vector(LAYER)
+    plain = show("0")
+    show("asked: joyful", request="Here is a joyful short story about {}.", plain=plain)
+    show("asked: sad", request="Here is a sad short story about {}.", plain=plain)
     for strength in STRENGTHS:
-        show(f"{strength:g}", steered(MODEL, vector, LAYER, strength))
+        show(f"{strength:g}", steered(MODEL, vector, LAYER, strength), plain=plain)
     random = torch.randn(len(vector), generator=torch.Generator().manual_seed(0))
-    show("2, along a random vector as long", steered(MODEL, random * vector.norm() / random.norm(), LAYER, 2.0))
-    show("asked: joyful", request="Write a few joyful sentences about {}.")
-    show("asked: sad", request="Write a few sad sentences about {}.")
-    show("words rated joyful, +3", rule=rated_words(1))
-    show("words rated sad, +3", rule=rated_words(-1))
+    for strength in (2.0, -2.0):
+        along = steered(MODEL, random * vector.norm() / random.norm(), LAYER, strength)
+        show(f"{strength:g}, along a random vector as long", along, plain=plain)
+    show("words rated joyful, +3", rule=rated_words(1), plain=plain)
+    show("words rated sad, +3", rule=rated_words(-1), plain=plain)
 
 
 if __name__ == "__main__":

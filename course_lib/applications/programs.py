@@ -18,15 +18,26 @@ from math import prod
 from pathlib import Path
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from course_lib.applications import sandbox
 from course_lib.applications.sandbox import Limits, Result, run
+from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_texts
 from course_lib.finetuning.intervals import bootstrap_interval
+from course_lib.inference import roll_out
+from course_lib.inference.generation import Rule, Sampling, chat_prompt, tokenless_ids
+from course_lib.tokenization import Tokenizer
 
-__all__ = ["Task", "pass_at_k", "pass_at_k_interval", "repair", "repair_prompt", "solves", "whole_program"]
+__all__ = [
+    "Task", "complete", "pass_at_k", "pass_at_k_interval", "repair", "repair_prompt", "solves", "whole_program",
+]  # fmt: skip
 
 _JUDGE = Path(sandbox.__file__).with_name("judge.py").read_text(encoding="utf-8")
 _N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+_LENGTH = 100  # tokens of a completion
+_AT_ONCE = 40  # completions
 _FENCED = re.compile(r"^```\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -46,6 +57,64 @@ class Task(Protocol):
         """Lines such as `assert gap(3, 10) == 7`, with plain values: numbers, texts, None, and lists, dicts, sets of them."""
 
 
+def complete(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    tasks: Sequence[Task],
+    n_samples: int = 1,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+) -> list[list[str]]:
+    """Return what a chat model writes behind the prompt of each of `tasks`, `n_samples` times, of at most 100 tokens.
+
+    It is asked for the function, and its reply is begun by the prompt. A text ends where the function is over: what would
+    follow is not written at all. Another `seed` draws others. ValueError for no sample, and as of
+    `chat_prompt`.
+    """
+    check("n_samples", n_samples)
+    prompts = [_begun(tokenizer, task) for task in tasks]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(tasks), n_samples, _LENGTH, generator=generator)
+    order = sorted(range(len(tasks)), key=lambda row: len(prompts[row]))
+    n_tasks, texts = max(1, _AT_ONCE // n_samples), {}
+    for start in range(0, len(order), n_tasks):
+        rows = order[start : start + n_tasks]
+        written = roll_out(
+            model, [prompts[row] for row in rows], _LENGTH, sampling, n_samples=n_samples, stop_ids=tokenizer.end_ids,
+            banned_ids=tokenless_ids(model, tokenizer), noise=noise[rows].flatten(end_dim=1),
+            rules=[_end_of_function(tokenizer)] * len(rows) * n_samples,
+        ).answers  # fmt: skip
+        for number, row in enumerate(rows):
+            some = written[number * n_samples : (number + 1) * n_samples]
+            texts[row] = [_body(tokenizer.decode([id for id in ids if id not in tokenizer.end_ids])) for ids in some]
+    return [texts[row] for row in range(len(tasks))]
+
+
+def _begun(tokenizer: Tokenizer, task: Task) -> list[int]:
+    request = [{"role": "user", "content": f"Write this Python function.\n\n{task.prompt}"}]
+    return tokenizer.encode(chat_prompt(tokenizer, request) + task.prompt)
+
+
+def _end_of_function(tokenizer: Tokenizer) -> Rule:
+    """Return a rule that leaves only the end of the text where a line has begun that is not the function's."""
+
+    def rule(written: Sequence[int], logits: Tensor) -> Tensor:
+        text = tokenizer.decode(written)
+        if _body(text) == text:
+            return logits
+        end = [min(tokenizer.end_ids)]
+        return torch.full_like(logits, -torch.inf).index_fill(0, torch.tensor(end, device=logits.device), 0.0)
+
+    return rule
+
+
+def _body(text: str) -> str:
+    """Return `text`, which goes on behind a prompt, up to the first line that is neither blank nor indented."""
+    first, *rest = text.split("\n")
+    inside = next((i for i, line in enumerate(rest) if line.strip() and not line[0].isspace()), len(rest))
+    return "\n".join([first, *rest[:inside]])
+
+
 def whole_program(task: Task, text: str) -> str:
     """Return the program in what a model wrote for a task.
 
@@ -57,9 +126,7 @@ def whole_program(task: Task, text: str) -> str:
     fenced = _FENCED.search(text)
     if fenced and re.search(rf"^def {re.escape(task.name)}\b", fenced[1], re.MULTILINE):
         return fenced[1]
-    first, *rest = (f"\n{fenced[1]}" if fenced else text).split("\n")
-    inside = next((i for i, line in enumerate(rest) if line.strip() and not line[0].isspace()), len(rest))
-    return "\n".join([task.prompt + first, *rest[:inside]])
+    return task.prompt + _body(f"\n{fenced[1]}" if fenced else text)
 
 
 def solves(

@@ -9,7 +9,7 @@ its own, so that a list has γ · vocab tokens on average only. In return the co
 is binomial exactly, and a pair is looked up without the rest of its list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -23,7 +23,7 @@ from torch import Tensor
 from course_lib.applications.evaluation import binomial_tail
 from course_lib.checks import check, check_fields
 
-__all__ = ["Detection", "Watermark", "delete_tokens", "replace_tokens"]
+__all__ = ["Detection", "Watermark", "delete_tokens", "replace_tokens", "shared_runs"]
 
 
 class Detection(NamedTuple):
@@ -117,3 +117,17 @@ def delete_tokens(ids: Sequence[int], share: float, generator: torch.Generator |
     check("share", share, float, 0, 1)
     kept = torch.randperm(len(ids), generator=generator)[round(share * len(ids)) :].sort().values
     return [ids[place] for place in kept.tolist()]
+
+
+def shared_runs(ids: Sequence[int], log: Iterable[Sequence[int]]) -> float:
+    """Return which share of the runs of four tokens in `ids` stand in a text of `log`: 0 to 1; 0 if there are none.
+
+    The peer of every watermark: who writes the texts keeps them all, and looks up.
+    """
+    kept = {run for text in log for run in _runs(text)}
+    runs = _runs(ids)
+    return sum(run in kept for run in runs) / max(1, len(runs))
+
+
+def _runs(ids: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(ids[at : at + 4]) for at in range(len(ids) - 3)]

@@ -6,7 +6,8 @@ Read in this order:
 - `fused_step`: the fast path of that loop (03)
 - `prefix`: what was read is kept from text to text (07)
 - `rollouts`: many texts at once, from prompts of different lengths (06)
-- `batch`: the same, with texts that come and go while the others are written (07)
+- `replies`: a chat model's replies to many requests, texts in and out (07)
+- `batch`: rollouts with texts that come and go while the others are written (07)
 - `packed`: matrices laid out for that (06)
 - `interpret`: attention maps, heads switched off, the logit lens (01 to 03)
 """
@@ -14,9 +15,10 @@ Read in this order:
 from course_lib.inference.batch import Batch, Text, Token
 from course_lib.inference.generation import Rule, Sampling, generate, stream_reply, stream_text, translate
 from course_lib.inference.prefix import PrefixCache
+from course_lib.inference.replies import write_replies
 from course_lib.inference.rollouts import Rollouts, roll_out
 
 __all__ = [
     "Batch", "PrefixCache", "Rollouts", "Rule", "Sampling", "Text", "Token", "generate", "roll_out", "stream_reply",
-    "stream_text", "translate",
+    "stream_text", "translate", "write_replies",
 ]  # fmt: skip

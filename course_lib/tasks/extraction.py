@@ -23,7 +23,10 @@ from jsonschema import Draft202012Validator
 
 from course_lib.checks import check, check_fields, check_names, read_json_lines
 
-__all__ = ["SCHEMAS", "ExtractionTask", "Score", "extraction_tasks", "first_object", "read_extraction_tasks", "score"]
+__all__ = [
+    "SCHEMAS", "ExtractionTask", "Score", "by_rules", "extraction_tasks", "first_object", "read_extraction_tasks", "request",
+    "score",
+]  # fmt: skip
 
 _TEXT = {"type": "string", "maxLength": 40}
 _TEXTS = {"type": "array", "items": _TEXT, "maxItems": 6}
@@ -111,6 +114,38 @@ def extraction_tasks() -> tuple[ExtractionTask, ...]:
 def read_extraction_tasks(path: str | PathLike) -> tuple[ExtractionTask, ...]:
     """Return the tasks in a file with a task on each line. ValueError names the file, and the line that is none."""
     return tuple(read_json_lines(path, ExtractionTask))
+
+
+def request(task: ExtractionTask) -> str:
+    """Return what a chat model is asked: the text, and the names of the fields."""
+    return f"{task.text}\n\nExtract {', '.join(task.schema['properties'])} as JSON."
+
+
+_NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][\w'’]*(?: (?:(?:of|the|and) )?[A-Z][\w'’]*)*")
+_NUMBER = re.compile(r"(?<![\d:.-])-?\d+(?:\.\d+)?(?![\d:-])")
+
+
+def by_rules(task: ExtractionTask) -> str:
+    """Return what is found in the text without a model, as JSON: the peer that looks at the types in the schema alone.
+
+    Names and numbers as they come in the text, names being words in capitals that begin no sentence; the first word of an
+    `enum` that stands there; the first match of a `pattern`. Truths are false, and lists empty.
+    """
+    names, numbers = _NAME.findall(task.text), _NUMBER.findall(task.text)
+    found: dict[str, Any] = {}
+    for name, schema in task.schema["properties"].items():
+        match schema:
+            case {"enum": words}:
+                found[name] = next((word for word in words if word.lower() in task.text.lower()), words[0])
+            case {"pattern": pattern}:
+                found[name] = next(re.finditer(pattern.strip("^$"), task.text), [""])[0]
+            case {"type": "integer" | "number"}:
+                found[name] = json.loads(numbers.pop(0)) if numbers else 0
+            case {"type": "string"}:
+                found[name] = names.pop(0) if names else ""
+            case {"type": kind}:
+                found[name] = [] if kind == "array" else False
+    return json.dumps(found, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from course_lib.applications.programs import (
+    _end_of_function,
+    complete,
     pass_at_k,
     pass_at_k_interval,
     repair,
@@ -17,8 +20,13 @@ from course_lib.applications.programs import (
     whole_program,
 )
 from course_lib.applications.sandbox import Limits, Result
+from course_lib.architecture import TransformerConfig, TransformerLM
+from course_lib.devices import seed_everything
 from course_lib.finetuning.intervals import bootstrap_interval
+from course_lib.inference import Sampling
 from course_lib.tasks.programs import program_tasks
+from course_lib.tokenization import Tokenizer
+from course_lib.tokenization.bpe import BYTE_ALPHABET
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="programs are contained by Linux alone")
 pytestmark = pytest.mark.filterwarnings("ignore:programs run without Bubblewrap")
@@ -29,6 +37,22 @@ GAP = SimpleNamespace(
 )
 RIGHT = "\n    return abs(a - b)\n"
 WRONG = "\n    return b - a\n"
+
+
+TOKENIZER = Tokenizer(
+    {character: i for i, character in enumerate(sorted(BYTE_ALPHABET))},
+    [],
+    {"<|im_end|>": 256},
+    end_tokens=("<|im_end|>",),
+    chat_template="{{ messages[0].content }}:",
+)
+CONFIG = TransformerConfig(vocab_size=260, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=40, context_length=400)
+
+
+@pytest.fixture
+def model():
+    seed_everything(0)
+    return TransformerLM(CONFIG).eval()
 
 
 def task(name: str, *tests: str) -> SimpleNamespace:
@@ -318,3 +342,27 @@ def test_the_course_tasks_are_told_right_from_wrong():
         assert right.status == "ok", (one.name, right)
         assert [result.status for result in wrong].count("ok") == 0, one.name
         assert wrong[0].stderr.strip() == one.complaint
+
+
+def test_a_completion_is_not_written_on_behind_its_function(model):
+    tasks = [GAP, task("other"), task("third", "assert third() == 1")]
+    texts = complete(model, TOKENIZER, tasks, 8, Sampling(1.0))
+    flat = [text for some in texts for text in some]
+    assert [*map(len, texts)] == [8, 8, 8] and len({*flat}) == 24
+    assert not any(line.strip() and not line[0].isspace() for text in flat for line in text.split("\n")[1:])
+    alone = complete(model, TOKENIZER, tasks[:1], 8, Sampling(1.0))
+    assert alone == texts[:1] and complete(model, TOKENIZER, tasks[:1], 8, Sampling(1.0), seed=1) != alone
+
+
+def test_once_the_function_is_over_only_the_end_may_follow():
+    rule, logits = _end_of_function(TOKENIZER), torch.zeros(300)
+    for text in ("", " # a", "\n    return 1\n", "\n\n    a\n\tb\n \n"):
+        assert torch.equal(rule(TOKENIZER.encode(text), logits), logits)
+    for text in ("\n    return 1\nd", "\n```", "\n    return 1\n\n\n# the"):
+        assert rule(TOKENIZER.encode(text), logits).isfinite().nonzero().tolist() == [[256]]
+
+
+def test_no_task_has_no_completion_and_no_sample_is_refused(model):
+    assert complete(model, TOKENIZER, []) == []
+    with pytest.raises(ValueError, match="n_samples"):
+        complete(model, TOKENIZER, [GAP], 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
-from course_lib.applications.watermark import Watermark, delete_tokens, replace_tokens
+from course_lib.applications.watermark import Watermark, delete_tokens, replace_tokens, shared_runs
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Sampling, generate, roll_out
@@ -139,3 +139,10 @@ def test_impossible_attacks_are_refused():
         replace_tokens([1], float("nan"), [1])
     with pytest.raises(ValueError, match="pool"):
         replace_tokens([1], 0.5, [])
+
+
+def test_runs_of_four_are_looked_up_in_all_texts_of_the_log():
+    log = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    assert shared_runs([1, 2, 3, 4, 5], log) == shared_runs([6, 7, 8, 9], log) == 1.0
+    assert shared_runs([2, 3, 4, 5, 6, 7, 8, 9], log) == 2 / 5  # none spans two texts
+    assert shared_runs([1, 2, 3], log) == shared_runs([], log) == shared_runs([1, 2, 3, 5], []) == 0.0

@@ -14,9 +14,11 @@ from course_lib.tasks.extraction import (
     SCHEMAS,
     ExtractionTask,
     Score,
+    by_rules,
     extraction_tasks,
     first_object,
     read_extraction_tasks,
+    request,
     score,
 )
 
@@ -242,3 +244,16 @@ def test_damage_is_named_with_its_file_and_line(tmp_path, content, complaint):
     with pytest.raises(ValueError, match=complaint) as caught:
         read_extraction_tasks(path)
     assert str(path) in str(caught.value)
+
+
+def test_the_request_has_the_text_and_the_fields_and_not_the_answer():
+    assert request(ORDER) == f"{ORDER.text}\n\nExtract customer, articles, date, total, is_gift as JSON."
+
+
+def test_rules_alone_are_always_valid_and_right_as_far_as_types_go():
+    scores = [score(task, by_rules(task)) for task in TASKS]
+    assert all(one.valid for one in scores)
+    assert 0.3 < sum(one.fields_right for one in scores) / 60 < 0.55
+    assert json.loads(by_rules(ORDER)) == {
+        **{"customer": "Ines Okafor", "articles": [], "date": "2032-06-30", "total": 12.9, "is_gift": False},
+    }
