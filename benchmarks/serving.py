@@ -140,7 +140,8 @@ def differences(replies: list[Reply]) -> list[float]:
         own = list(generate(model, ids, NEW_TOKENS, **options))
         if tokenizer.decode(own) == reply.text:
             continue
-        same = next(n for n in range(len(own) + 1) if not reply.text.startswith(tokenizer.decode(own[: n + 1])))
+        said = reply.text.encode()
+        same = next((n for n in range(len(own)) if not said.startswith(tokenizer.decode_bytes(own[: n + 1]))), len(own))
         with torch.inference_mode():
             logits = model(torch.tensor([ids + own[:same]]))[0, -1].float()
         first, second = logits.topk(2).values.tolist()
