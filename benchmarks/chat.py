@@ -21,16 +21,16 @@ def main() -> None:
     chat = Chat(model, tokenizer)
     for turn in range(9):
         list(chat.reply(WORDS.format(turn), NEW_TOKENS))
-    last, message, known = chat.last, WORDS.format(9), list(chat.prefix.ids)
+    last, message, known = chat.last, WORDS.format(9), list(chat.writer.prefix.ids)
     own = tokenizer.encode(f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n")
     times = {"cached": [], "without": [], "own words": []}
     for _ in range(ROUNDS):
         for side in ("cached", "without"):
             chat.go_to(last)
             if side == "without":
-                chat.prefix = PrefixCache(model)
+                chat.writer.prefix = PrefixCache(model)
             else:  # the round before has read the tenth message too: forget that
-                list(generate(model, [*known, 0], 0, prefix=chat.prefix))
+                list(generate(model, [*known, 0], 0, prefix=chat.writer.prefix))
             list(chat.reply(message, 1))
             times[side].append(chat.path[-1].seconds_to_first)
         start = time.perf_counter()
