@@ -125,8 +125,12 @@ class ModelWriter:
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer):
         chat_prompt(tokenizer, [{"role": "user", "content": ""}])  # says so if there is no template
         self.model, self.tokenizer, self.context_length = model, tokenizer, model.config.context_length
-        self.prefix = PrefixCache(model)
         self._banned = tokenless_ids(model, tokenizer)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what has been read: the next prompt is read as a whole."""
+        self.prefix = PrefixCache(self.model)
 
     def count(self, text: str) -> int:
         """Return how many tokens `text` has. ValueError if it is no text, or holds a token that could end a turn."""

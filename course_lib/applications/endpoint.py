@@ -120,16 +120,18 @@ class Endpoint:
                 text, reason = choices[0]["delta"].get("content") or "", choices[0].get("finish_reason")
             if reason is not None:
                 draft.ending = "length" if reason == "length" else "end"
+            check("content", text, str)
+            draft.n_tokens += text != ""
             if usage := chunk.get("usage"):
-                draft.n_prompt, draft.n_tokens = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
-                draft.n_cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+                cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+                counts = usage["prompt_tokens"], usage["completion_tokens"], cached
+                for count in counts:
+                    check("usage", count, int | None, 0)
+                draft.n_prompt, draft.n_tokens, draft.n_cached = counts
                 self._bytes_per_token = _size(prompt.content) / max(draft.n_prompt, 1)
-            if not isinstance(text, str):
-                raise TypeError(text)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise EndpointError(f"{self.address} sent what is no part of a chat's reply: {chunk!r:.200}") from None
         if text:
-            draft.n_tokens += 1
             draft.seconds, draft.seconds_to_first = seconds, draft.seconds_to_first or seconds
             yield text
 
@@ -142,10 +144,10 @@ def _parsed(address: str) -> tuple[str, str, int | None, str]:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"the endpoint {address!r} is no address: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not address.isascii() or " " in address:
-        raise ValueError(f"the endpoint must look like 'http://127.0.0.1:8000/v1', not {address!r}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("the endpoint must hold no password, no ? and no #: a token comes from the environment")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not address.isascii() or " " in address:
+        raise ValueError(f"the endpoint must look like 'http://127.0.0.1:8000/v1', not {address!r}")
     return parts.scheme, parts.hostname, port, parts.path.rstrip("/")
 
 

@@ -16,12 +16,14 @@ the still picture that readers without a kernel see (`picture.py`).
 - `lora_view`: what an adapter adds to a weight, and the answers with and without it (05)
 - `preference_labeller`: which of two answers is better, said by the learner and kept in a file (06)
 - `rlhf_dashboard`: a policy while it learns from a reward, on a leash (06)
+- `chat_app`: a conversation with a model, its branches and its memory (07)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
 from course_lib.widgets.attention_explorer.widget import AttentionExplorer
 from course_lib.widgets.attention_stepper.widget import AttentionStepper
 from course_lib.widgets.cache_view.widget import CacheView
+from course_lib.widgets.chat_app.widget import ChatApp
 from course_lib.widgets.chat_format_view.widget import ChatFormatView
 from course_lib.widgets.checkpoint_scrubber.widget import CheckpointScrubber
 from course_lib.widgets.exercise_check.widget import ExerciseCheck, check
@@ -40,6 +42,7 @@ __all__ = [
     "AttentionExplorer",
     "AttentionStepper",
     "CacheView",
+    "ChatApp",
     "ChatFormatView",
     "CheckpointScrubber",
     "ExerciseCheck",
