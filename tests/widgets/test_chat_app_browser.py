@@ -16,7 +16,7 @@ model, tokenizer = make_tiny()
 odd = "<img src=x onerror=alert(1)> [it]"
 """
 SHOW = """
-chat = ChatApp({"one": (model, tokenizer), "other": (model, tokenizer)}, max_new_tokens=30, context_length=400)
+chat = ChatApp({"one": (model, tokenizer), "other": (model, tokenizer)}, max_new_tokens=30, context_length=320)
 chat
 """
 # A model slow enough to be stopped, that writes small letters and no end.
@@ -75,7 +75,7 @@ def test_a_conversation(page):
     assert len(first) >= 25 and set(first) <= set("abcdefghijklmnop .!")
     expect(replies(app).locator("footer")).to_contain_text("30 tokens · prompt ")
     expect(replies(app).locator("footer")).to_contain_text("tokens/s · cut off")
-    expect(app.get_by_role("status")).to_contain_text("of 400 tokens.")
+    expect(app.get_by_role("status")).to_contain_text("of 320 tokens.")
     expect(message).to_be_focused()
 
     # written again, and back
@@ -128,8 +128,8 @@ def test_forgotten_turns_settings_and_a_message_that_cannot_be_said(page):
     app.get_by_role("slider", name="temperature").fill("0")
     app.get_by_role("combobox", name="Model").select_option("other")
     expect(app.get_by_text("0, greedy")).to_be_visible()
-    for turn in range(5):
-        say(app, f"message {turn}", turn + 2)
+    for turn in range(4):
+        say(app, f"Now this is the message with the number {turn}.", turn + 2)
     expect(app.locator("li.forgotten")).not_to_have_count(0)
     expect(app.locator("li.line")).to_have_text("The model no longer reads what stands above: the context is full.")
     expect(replies(app).last.locator("b")).to_have_text("other")

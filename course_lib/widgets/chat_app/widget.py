@@ -272,7 +272,9 @@ def _writers(model: object, tokenizer: Tokenizer | None, model_name: str | None)
 
 
 def _latest(chat: Chat, id: int) -> int:
-    """Return the last turn of those that follow turn `id`, and one another; where there are versions, of the last one."""
-    while children := [turn.id for turn in chat.turns if turn.parent == id]:
-        id = children[-1]
-    return id
+    """Return the turn that was said last of all that follow turn `id`, or itself."""
+    following = {id}
+    for turn in chat.turns:
+        if turn.parent in following:
+            following.add(turn.id)
+    return max(following)
