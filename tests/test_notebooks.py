@@ -18,7 +18,7 @@ from course_lib.exercises import EXERCISES, find
 PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = re.compile(
-    r"\b(AttentionExplorer|AttentionStepper|CacheView|ChatFormatView|CheckpointScrubber|LogitLens|LoraView"
+    r"\b(AttentionExplorer|AttentionStepper|CacheView|ChatApp|ChatFormatView|CheckpointScrubber|LogitLens|LoraView"
     r"|ParallelismTimeline|PreferenceLabeller|RLHFDashboard|SamplingPlayground|ScalePlanner|TokenizerView"
     r"|TrainingDashboard)\("
 )

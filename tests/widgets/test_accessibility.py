@@ -18,7 +18,7 @@ from pathlib import Path
 from small_corpus import write_small_corpus
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
-from course_lib.finetuning import LoraConfig, add_lora
+from course_lib.finetuning import LoraConfig, add_chat_format, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
 from course_lib.widgets import *
@@ -38,6 +38,11 @@ RLHFDashboard(policy, tokenizer, ["Tom"]).run()
 
 explorer = AttentionExplorer(model, tokenizer, "Tom sees the cat.", layer=1)
 explorer.switch(0, 0, on=False)
+chat = ChatApp(*add_chat_format(model, tokenizer), max_new_tokens=4)
+for text in ("Tom?", "Ann?", "Tom!"):
+    chat.say(text)
+chat._do({"type": "answer", "id": 5})
+chat.stop()
 cache = CacheView(model, tokenizer, "Tom sees")
 cache.step()
 sampling = SamplingPlayground(model, tokenizer, "Tom", seed=1)
@@ -57,6 +62,7 @@ guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
 display(
     explorer,
+    chat,
     cache,
     sampling,
     lens,

@@ -17,10 +17,11 @@ from matplotlib.image import imread
 from course_lib import checkpoints
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
-from course_lib.inference import Sampling, generate, stream_text
+from course_lib.finetuning.chats import CHATML
+from course_lib.inference import Sampling, generate, stream_reply, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
-from course_lib.widgets import AttentionExplorer, CacheView, LogitLens, LoraView, SamplingPlayground
+from course_lib.widgets import AttentionExplorer, CacheView, ChatApp, LogitLens, LoraView, SamplingPlayground
 from course_lib.widgets.cache_view.widget import NEW_TOKENS
 from course_lib.widgets.lora_view.widget import NEW_TOKENS as LORA_TOKENS
 
@@ -135,6 +136,14 @@ def test_cache_view(brought):
     assert view.text == tokenizer.decode([*ids, *wanted])
     assert all(step["cached"]["n_new"] < step["uncached"]["n_new"] for step in view.steps[1:])
     assert has_a_picture(view)
+
+
+def test_chat_app(brought):
+    model, tokenizer = brought[0], copy.copy(brought[1])
+    tokenizer.chat_template = CHATML
+    app = ChatApp(model, tokenizer, max_new_tokens=8, temperature=0.0)
+    assert app.say(TEXT) == "".join(stream_reply(model, tokenizer, [{"role": "user", "content": TEXT}], 8))
+    assert has_a_picture(app)
 
 
 def test_lora_view(brought):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_server import make_tiny
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
@@ -10,6 +11,7 @@ from course_lib.tokenization import Tokenizer
 from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
+    ChatApp,
     ChatFormatView,
     LogitLens,
     PreferenceLabeller,
@@ -37,8 +39,11 @@ def test_every_picture_can_show_it(tokens, tmp_path):
     text = "".join(tokens)
     playground = SamplingPlayground(model, tokenizer, text, Sampling(temperature=1.0))
     playground.generate(8)
+    chat = ChatApp(*make_tiny(), max_new_tokens=1)
+    chat.say(text)
     widgets = (
         playground,
+        chat,
         LogitLens(model, tokenizer, text),
         TokenizerView(tokenizer, text),
         AttentionExplorer(model, tokenizer, text),

@@ -123,7 +123,12 @@ def test_a_stop_keeps_what_there_is(tiny):
     assert "stop it first" in ask(app, "set", settings={"system": "Be rude."})
     assert ask(app, "set", settings={"temperature": 0.0}) == "done"
     assert ask(app, "stop") == "done"
-    assert said(app)[1].startswith(text) and app.result["path"][1]["n_tokens"] < 12 and app.result["path"][1]["ending"] == "stopped" and not app.draft
+    assert (
+        said(app)[1].startswith(text)
+        and app.result["path"][1]["n_tokens"] < 12
+        and app.result["path"][1]["ending"] == "stopped"
+        and not app.draft
+    )
     assert ask(app, "more") == "done" and ask(app, "stop") == "done"  # the browser was late
     assert app.say("And now?") and len(said(app)) == 4
 

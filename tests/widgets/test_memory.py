@@ -21,6 +21,7 @@ from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
     CacheView,
+    ChatApp,
     ChatFormatView,
     CheckpointScrubber,
     LogitLens,
@@ -45,6 +46,7 @@ NAMES = (
     "LoraView",
     "PreferenceLabeller",
     "RLHFDashboard",
+    "ChatApp",
 )
 
 
@@ -91,6 +93,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
             small,
             ["Tom"],
         ).run(),
+        "ChatApp": lambda: ChatApp(model, tokenizer, max_new_tokens=4).say(LONG),
     }
 
 

@@ -75,14 +75,14 @@ function turnPlace(chat) {
   const cancel = node("button", { type: "button", textContent: "Cancel" });
   const editor = node("div", { className: "editor" }, input, save, cancel);
   const who = node("b");
-  const figures = node("span", { className: "muted" });
+  const figures = node("span", { className: "muted figures" });
   const place = node("span", { className: "muted" });
   const earlier = arrow("‹", "Version before", -1);
   const later = arrow("›", "Version after", 1);
   const versions = node("span", { className: "versions" }, earlier, place, later);
   const edit = node("button", { type: "button", textContent: "Edit" });
   const again = node("button", { type: "button" });
-  const footer = node("footer", {}, who, versions, figures, edit, again);
+  const footer = node("footer", {}, who, versions, edit, again, figures);
   const element = node("li", {}, node("div", { className: "bubble" }, text, editor), footer);
 
   function arrow(textContent, ariaLabel, step) {
@@ -125,7 +125,7 @@ function turnPlace(chat) {
     const isWriting = chat.isWriting();
     const isEdited = edited === turn.id;
     const version = turn.siblings.indexOf(turn.id);
-    element.className = `${turn.role}${turn.is_forgotten ? " forgotten" : ""}`;
+    element.className = `${turn.role}${turn.is_forgotten ? " forgotten" : ""}${isEdited ? " edited" : ""}`;
     text.textContent = turn.content || "(nothing)";
     text.hidden = isEdited;
     editor.hidden = !isEdited;
