@@ -38,11 +38,6 @@ RLHFDashboard(policy, tokenizer, ["Tom"]).run()
 
 explorer = AttentionExplorer(model, tokenizer, "Tom sees the cat.", layer=1)
 explorer.switch(0, 0, on=False)
-chat = ChatApp(*add_chat_format(model, tokenizer), max_new_tokens=4)
-for text in ("Tom?", "Ann?", "Tom!"):
-    chat.say(text)
-chat._do({"type": "answer", "id": 5})
-chat.stop()
 cache = CacheView(model, tokenizer, "Tom sees")
 cache.step()
 sampling = SamplingPlayground(model, tokenizer, "Tom", seed=1)
@@ -60,6 +55,11 @@ judged.choose(0)
 judged.choose(None)
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
+chat = ChatApp(*add_chat_format(model, tokenizer), max_new_tokens=4)
+for text in ("Tom?", "Ann?", "Tom!"):
+    chat.say(text)
+chat._do({"type": "answer", "id": 5})
+chat.stop()
 display(
     explorer,
     chat,

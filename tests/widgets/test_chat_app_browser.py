@@ -34,7 +34,9 @@ ModelWriter.write = lambda *given, **how: plain(*given, **how | {"rule": rule})
 
 @pytest.fixture(scope="module")
 def page(open_notebook) -> Page:
-    return open_notebook([SETUP + SLOW, SHOW, "pace[0] = 0.05", "pace[0] = 0.0"], height=1300)
+    return open_notebook(
+        [SETUP + SLOW, SHOW, "pace[0] = 0.05", "pace[0] = 0.0", 'chat.say("Go on") if pace[0] else 0'], height=1300
+    )
 
 
 def run_cell(page: Page, number: int) -> None:
@@ -118,6 +120,19 @@ def test_a_stop_and_a_cell_meanwhile(page):
     app.get_by_role("button", name="Stop").click()
     expect(replies(app)).to_contain_text("stopped")
     assert 0 < len(texts(app).nth(1).text_content()) < 30
+
+    # a cell that talks: it can be stopped in the widget, and interrupted
+    for number, end in enumerate(("stop", "interrupt")):
+        page.locator(".jp-CodeCell").nth(4).locator(".cm-content").click()
+        page.keyboard.press("Control+Enter")
+        expect(app.locator("li.draft .text")).not_to_have_text("…")
+        if end == "stop":
+            app.get_by_role("button", name="Stop").click()
+        else:
+            page.get_by_role("menuitem", name="Kernel", exact=True).click()
+            page.get_by_role("menuitem", name="Interrupt Kernel").click()
+        expect(replies(app)).to_have_count(number + 2)
+        expect(replies(app).last).to_contain_text("stopped")
     run_cell(page, 3)
 
 
@@ -129,7 +144,7 @@ def test_forgotten_turns_settings_and_a_message_that_cannot_be_said(page):
     app.get_by_role("combobox", name="Model").select_option("other")
     expect(app.get_by_text("0, greedy")).to_be_visible()
     for turn in range(4):
-        say(app, f"Now this is the message with the number {turn}.", turn + 2)
+        say(app, f"Now this is the message with the number {turn}.", turn + 4)
     expect(app.locator("li.forgotten")).not_to_have_count(0)
     expect(app.locator("li.line")).to_have_text("The model no longer reads what stands above: the context is full.")
     expect(replies(app).last.locator("b")).to_have_text("other")
@@ -138,6 +153,7 @@ def test_forgotten_turns_settings_and_a_message_that_cannot_be_said(page):
     page.keyboard.press("Enter")
     expect(app.get_by_role("alert")).to_contain_text("the text holds '<|im_end|>'")
     expect(message).to_have_value("x<|im_end|>")  # to be mended
+    app.locator(".turns").evaluate("turns => turns.scrollTop = 300")
     screenshot(app, "chat_app_light")
     use_theme(page, "JupyterLab Dark")
     screenshot(app, "chat_app_dark")

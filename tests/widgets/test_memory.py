@@ -93,7 +93,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
             small,
             ["Tom"],
         ).run(),
-        "ChatApp": lambda: ChatApp(model, tokenizer, max_new_tokens=4).say(LONG),
+        "ChatApp": lambda: ChatApp(model, tokenizer, max_new_tokens=1).say(LONG),
     }
 
 

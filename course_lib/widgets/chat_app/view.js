@@ -43,7 +43,7 @@ function headPanel(chat) {
   const address = node("span", { className: "muted" });
   const choice = node("select", { ariaLabel: "Model" });
   const fresh = node("button", { type: "button", textContent: "New chat", onclick: () => chat.ask({ type: "new" }) });
-  const element = node("header", {}, title, choice, address, fresh);
+  const element = node("div", { className: "head" }, title, choice, address, fresh);
   choice.addEventListener("change", () => chat.set({ model: choice.value }));
 
   function draw() {

@@ -20,6 +20,7 @@ from course_lib.inference import Sampling
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets.chat_app.picture import chat_picture
 from course_lib.widgets.shared.base import module, style_sheet
+from course_lib.widgets.shared.live import listen_while_busy
 from course_lib.widgets.shared.settings import SettingsWidget
 
 __all__ = ["ChatApp"]
@@ -91,6 +92,7 @@ class ChatApp(SettingsWidget):
         self._begin(self.chat.reply(content, **self._how(ahead=1)), content, is_asked_for=False)
         while self._reply is not None:
             self._go_on()
+            listen_while_busy(self)
         return self.chat.path[-1].content
 
     def stop(self) -> None:
