@@ -1,5 +1,6 @@
 """ChatApp in the browser: how a learner talks, stops, edits, branches and compares in JupyterLab."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,15 @@ def page(open_notebook) -> Page:
 
 
 def run_cell(page: Page, number: int) -> None:
-    page.locator(".jp-CodeCell").nth(number).locator(".cm-content").click()
-    page.keyboard.press("Control+Enter")
-    expect(page.locator(".jp-CodeCell").nth(number).locator(".jp-InputPrompt")).to_contain_text("]")
+    """Run a cell of the notebook again, and wait for its end."""
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_attached()
+    cell = page.locator(".jp-CodeCell").nth(number)
+    prompt = cell.locator(".jp-InputPrompt").first
+    before = prompt.text_content()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(prompt).not_to_have_text(before)
+    expect(prompt).to_have_text(re.compile(r"\[\d+\]:"))
 
 
 def texts(app: Locator) -> Locator:
@@ -133,6 +139,7 @@ def test_a_stop_and_a_cell_meanwhile(page):
             page.get_by_role("menuitem", name="Interrupt Kernel").click()
         expect(replies(app)).to_have_count(number + 2)
         expect(replies(app).last).to_contain_text("stopped")
+    expect(page.locator(".jp-OutputArea").get_by_text("KeyboardInterrupt").first).to_be_visible()
     run_cell(page, 3)
 
 
