@@ -57,7 +57,7 @@ def main() -> None:
     chat = Chat(model, tokenizer)
     for turn in range(9):
         list(chat.reply(WORDS.format(turn), NEW_TOKENS))
-    last, message, known = chat.last, WORDS.format(9), list(chat.prefix.ids)
+    last, message, known = chat.last, WORDS.format(9), list(chat.writer.prefix.ids)
     own = tokenizer.encode(f"<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n")
     turns = [{"role": turn.role, "content": turn.content} for turn in chat.path] + [
         {"role": "user", "content": message}
@@ -73,12 +73,12 @@ def main() -> None:
 
     def cached() -> float:
         list(
-            generate(model, [*known, 0], 0, prefix=chat.prefix)
+            generate(model, [*known, 0], 0, prefix=chat.writer.prefix)
         )  # the round before has read the tenth message: forget it
         return tenth()
 
     def without() -> float:
-        chat.prefix = PrefixCache(model)
+        chat.writer.prefix = PrefixCache(model)
         return tenth()
 
     sides = {

@@ -45,6 +45,7 @@ WIDGETS = {
     "AttentionExplorer": "widgets.AttentionExplorer(model, tokenizer, sentence)",
     "AttentionStepper": "widgets.AttentionStepper(q, k, v, causal=True)",
     "CheckpointScrubber": "widgets.CheckpointScrubber(pretraining.list_checkpoints(trainer.folder), letters, sentence)",
+    "ChatApp": "widgets.ChatApp(model, tokenizer)",
     "ChatFormatView": "widgets.ChatFormatView(tokenizer, chats)",
     "CacheView": "widgets.CacheView(model, tokenizer, sentence)",
     "ConstraintView": "widgets.ConstraintView(model, tokenizer, sentence)",

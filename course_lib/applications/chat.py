@@ -8,20 +8,21 @@ chat template writes it. What makes a chat of that:
 - the *prefix cache*: a prompt begins as the one before did, so what that has in the cache is not read again.
 
 The text is what counts: a prompt is encoded from it, whichever tokens the model wrote it with. So a reply is the same as that
-of `stream_reply` to the same messages, and the same after the chat was saved and loaded.
+of `stream_reply` to the same messages, and the same after the chat was saved and loaded. Who writes the replies, a model here
+or one behind an address, is the `Writer`'s business; turns, path and memory are the same for both.
 """
 
 import json
+import math
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
 import torch
@@ -32,7 +33,7 @@ from course_lib.inference.generation import Rule, Sampling, chat_prompt, generat
 from course_lib.inference.prefix import PrefixCache
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["Chat", "Turn"]
+__all__ = ["Chat", "Draft", "ModelWriter", "Prompt", "Turn", "Writer"]
 
 _SUMMARISE = "Summarise our conversation so far in three short sentences. Keep names and facts."
 _SUMMARY = "Earlier in this conversation: "
@@ -45,7 +46,8 @@ class Turn:
 
     `n_tokens` are those of the content alone. Of a reply: `ending` is "end" if the model ended it, "length" if there was no
     room for more, "stopped" if it was stopped or interrupted. Its prompt had `n_prompt` tokens, `n_cached` of which were not
-    read again; it left out the first `n_forgotten` turns of the path, for which `summary` stood, if there is one.
+    read again (None: the server does not say); it left out the first `n_forgotten` turns of the path, for which `summary`
+    stood, if there is one.
     """
 
     id: int
@@ -55,7 +57,7 @@ class Turn:
     n_tokens: int
     ending: Literal[None, "end", "length", "stopped"] = None
     n_prompt: int = 0
-    n_cached: int = 0
+    n_cached: int | None = 0
     n_forgotten: int = 0
     summary: str = ""
     seconds_to_first: float = 0.0
@@ -72,6 +74,121 @@ class Turn:
         return (self.n_tokens - 1) / seconds if self.n_tokens > 1 and seconds > 0 else None
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What a writer is shown, and how many tokens that has: exactly, or as far as can be told without its tokenizer."""
+
+    content: Any  # token ids for a model, messages for a server
+    n_tokens: int
+
+
+@dataclass
+class Draft:
+    """A reply while it is written: what it took so far, as in `Turn`; its writer keeps it up to date."""
+
+    n_prompt: int = 0
+    n_cached: int | None = 0
+    n_tokens: int = 0
+    ending: Literal["end", "length", "stopped"] = "stopped"
+    seconds_to_first: float = 0.0
+    seconds: float = 0.0
+
+
+class Writer(Protocol):
+    """Who writes replies: a model in memory (`ModelWriter`) or a server (`endpoint.Endpoint`)."""
+
+    context_length: int | None  # tokens of prompt and reply together; None: as many as the server takes
+
+    def count(self, text: str) -> int:
+        """Return how many tokens `text` has, 0 if that is not known. ValueError if it is no text that may be said."""
+
+    def prompt(self, messages: list[dict[str, str]]) -> Prompt:
+        """Return what is shown of `messages`. ValueError if they are refused."""
+
+    def write(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        sampling: Sampling,
+        draft: Draft,
+        *,
+        rule: Rule | None = None,
+        seed: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
+        """Yield the reply piece by piece and note in `draft` how far it is; an empty piece says that one has to wait."""
+
+
+class ModelWriter:
+    """Lets `model` write, and keeps what it has read in `prefix`. ValueError for a tokenizer without a chat template."""
+
+    def __init__(self, model: TransformerLM, tokenizer: Tokenizer):
+        chat_prompt(tokenizer, [{"role": "user", "content": ""}])  # says so if there is no template
+        self.model, self.tokenizer, self.context_length = model, tokenizer, model.config.context_length
+        self._banned = tokenless_ids(model, tokenizer)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what has been read: the next prompt is read as a whole."""
+        self.prefix = PrefixCache(self.model)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens `text` has. ValueError if it is no text, or holds a token that could end a turn."""
+        for token in self.tokenizer.special_tokens:
+            if token in text:
+                raise ValueError(
+                    f"the text holds {token!r}, which this model reads as a sign of the chat's form, not as text"
+                )
+        return len(self.tokenizer.encode(text))
+
+    def prompt(self, messages: list[dict[str, str]]) -> Prompt:
+        """Return the token ids of `messages`, as the chat template writes them. ValueError if it refuses them."""
+        ids = self.tokenizer.encode(chat_prompt(self.tokenizer, messages))
+        return Prompt(ids, len(ids))
+
+    def write(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        sampling: Sampling,
+        draft: Draft,
+        *,
+        rule: Rule | None = None,
+        seed: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
+        """Yield the reply to `prompt`, see `generate`; the time in which nobody asks for the next piece does not count."""
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        limits = {"stop_ids": self.tokenizer.end_ids, "banned_ids": self._banned, "prefix": self.prefix}
+        tokens = generate(
+            self.model, prompt.content, max_new_tokens, sampling, rule=rule, generator=generator, **limits
+        )
+        start = perf_counter() - draft.seconds
+        draft.n_prompt = prompt.n_tokens
+
+        def until_stopped() -> Iterator[int]:
+            while not is_stopped():
+                if (token := next(tokens, None)) is None:
+                    draft.ending = "end" if draft.n_tokens < max_new_tokens else "length"
+                    return
+                draft.n_tokens += 1
+                draft.n_cached = self.prefix.n_kept
+                draft.seconds_to_first = draft.seconds_to_first or perf_counter() - start
+                yield token
+
+        try:
+            for piece in text_pieces(self.tokenizer, until_stopped()):
+                handed_over = perf_counter()
+                draft.seconds = handed_over - start
+                try:
+                    yield piece
+                finally:
+                    start += perf_counter() - handed_over
+        finally:
+            tokens.close()
+            draft.seconds = perf_counter() - start
+
+
 class Chat:
     """A conversation with `model`, under a `system` prompt if there is one.
 
@@ -85,13 +202,14 @@ class Chat:
     `turns`; `forgotten` are those that the last reply was written without.
 
     One reply is written at a time; until it has ended all that would change the chat raises RuntimeError, but for `stop`.
-    ValueError for a tokenizer without a chat template, and a `context_length` beyond the model's.
+    ValueError for a tokenizer without a chat template, and a `context_length` beyond the model's. Instead of a model and its
+    tokenizer it takes any `Writer`, as `endpoint.Endpoint`, alone.
     """
 
     def __init__(
         self,
-        model: TransformerLM,
-        tokenizer: Tokenizer,
+        model: TransformerLM | Writer,
+        tokenizer: Tokenizer | None = None,
         *,
         system: str = "",
         memory: Literal["drop", "summarise"] = "drop",
@@ -99,15 +217,13 @@ class Chat:
     ):
         check("system", system, str)
         check("memory", memory, Literal["drop", "summarise"])
-        check("context_length", context_length, int | None, 1, model.config.context_length)
-        chat_prompt(tokenizer, [{"role": "user", "content": ""}])  # says so if there is no template
-        tokenizer.encode(system)  # says so if it is no valid text
-        self.model, self.tokenizer, self.system, self.memory = model, tokenizer, system, memory
-        self.context_length = context_length or model.config.context_length
+        writer = model if tokenizer is None else ModelWriter(model, tokenizer)
+        check("context_length", context_length, int | None, 1, writer.context_length or math.inf)
+        writer.count(system)  # says so if it is no valid text
+        self.writer, self.system, self.memory = writer, system, memory
+        self.context_length = context_length or writer.context_length
         self.turns: list[Turn] = []
         self.last: int | None = None
-        self.prefix = PrefixCache(model)
-        self._banned = tokenless_ids(model, tokenizer)
         self._stopping, self._lock = False, threading.Lock()
         self._replies: WeakSet[Iterator[str]] = WeakSet()  # weak: one that is dropped is closed at once
 
@@ -158,12 +274,7 @@ class Chat:
     def _draft(self, parent: int | None, role: str, content: str, **kept: Any) -> Turn:
         """Return a person's turn. ValueError if it is no text, or holds a token that could end it and begin another."""
         check("content", content, str)
-        for token in self.tokenizer.special_tokens:
-            if token in content:
-                raise ValueError(
-                    f"the message holds {token!r}, which this model reads as a sign of the chat's form, not as text"
-                )
-        return Turn(len(self.turns), parent, role, content, len(self.tokenizer.encode(content)), **kept)
+        return Turn(len(self.turns), parent, role, content, self.writer.count(content), **kept)
 
     def _add(self, turn: Turn) -> Turn:
         self.turns.append(turn)
@@ -198,7 +309,7 @@ class Chat:
         said.
         """
 
-        def say() -> _Prompt:
+        def say() -> _Shown:
             path = self.path[:-1] if self.path and self.path[-1].role == "user" else self.path
             message = self._draft(path[-1].id if path else None, "user", content)
             prompt = self._prompt([*path, message], max_new_tokens)
@@ -220,7 +331,7 @@ class Chat:
         ValueError if nothing has been said.
         """
 
-        def return_to_message() -> _Prompt:
+        def return_to_message() -> _Shown:
             path = self.path[:-1] if self.path and self.path[-1].role == "assistant" else self.path
             if not path:
                 raise ValueError("there is no message to answer: reply(…) says one")
@@ -241,110 +352,86 @@ class Chat:
         self._replies.add(reply)
         return reply
 
-    def _replying(self, begin: Callable[[], "_Prompt"], max_new_tokens: int, *how: Any) -> Iterator[str]:
+    def _replying(self, begin: Callable[[], "_Shown"], *how: Any) -> Iterator[str]:
         with self._alone():
             self._stopping = False
-            yield from self._written(begin(), max_new_tokens, *how)
+            yield from self._written(begin(), *how)
 
     def _written(
-        self, prompt: "_Prompt", max_new_tokens: int, sampling: Sampling, rule: Rule | None, seed: int | None
+        self, shown: "_Shown", max_new_tokens: int, sampling: Sampling, rule: Rule | None, seed: int | None
     ) -> Iterator[str]:
         """Yield the reply to the last turn, and at its end, whatever the reason, add what there is of it."""
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        tokens = self._generate(prompt.ids, max_new_tokens, sampling, rule=rule, generator=generator)
-        written, pieces, ending = [], [], "stopped"
-        start, to_first, is_kept = perf_counter() - prompt.seconds, 0.0, True
-
-        def until_stopped() -> Iterator[int]:
-            nonlocal ending, to_first
-            while not self._stopping:
-                if (token := next(tokens, None)) is None:
-                    ending = "end" if len(written) < max_new_tokens else "length"
-                    return
-                written.append(token)
-                to_first = to_first or perf_counter() - start
-                yield token
-
+        draft, written, is_kept = Draft(seconds=shown.seconds), [], True
+        pieces = self._write(shown.prompt, max_new_tokens, sampling, draft, rule=rule, seed=seed)
         try:
-            for piece in text_pieces(self.tokenizer, until_stopped()):
-                pieces.append(piece)
-                handed_over = perf_counter()
-                try:
-                    yield piece
-                finally:
-                    start += perf_counter() - handed_over
+            for piece in pieces:
+                written.append(piece)
+                yield piece
         except Exception:
-            is_kept = bool(written)
+            is_kept = draft.n_tokens > 0
             raise
         finally:
-            tokens.close()
+            pieces.close()
             if is_kept:
-                self._add(
-                    Turn(
-                        len(self.turns), self.last, "assistant", "".join(pieces), len(written), ending, len(prompt.ids),
-                        self.prefix.n_kept if written else 0, prompt.n_forgotten, prompt.summary,
-                        to_first, perf_counter() - start,
-                    )
-                )  # fmt: skip
+                took = asdict(draft) | {"n_forgotten": shown.n_forgotten, "summary": shown.summary}
+                self._add(Turn(len(self.turns), self.last, "assistant", "".join(written), **took))
 
-    def _generate(
-        self, ids: list[int], max_new_tokens: int, sampling: Sampling = Sampling(), **how: Any
-    ) -> Iterator[int]:
-        limits = {"stop_ids": self.tokenizer.end_ids, "banned_ids": self._banned, "prefix": self.prefix}
-        return generate(self.model, ids, max_new_tokens, sampling, **limits, **how)
+    def _write(
+        self, prompt: Prompt, max_new_tokens: int, sampling: Sampling, draft: Draft, **how: Any
+    ) -> Iterator[str]:
+        return self.writer.write(prompt, max_new_tokens, sampling, draft, is_stopped=lambda: self._stopping, **how)
 
     # ---------------------------------------------------------------- memory
 
-    def _prompt(self, path: list[Turn], max_new_tokens: int) -> "_Prompt":
+    def _prompt(self, path: list[Turn], max_new_tokens: int) -> "_Shown":
         """Return what the model is shown of `path`, so that `max_new_tokens` fit behind it."""
         check("max_new_tokens", max_new_tokens)
-        start, room = perf_counter(), self.context_length - max_new_tokens
+        start, room = perf_counter(), (self.context_length or math.inf) - max_new_tokens
         n_forgotten, summary = (path[-2].n_forgotten, path[-2].summary) if len(path) > 1 else (0, "")
-        ids = self._ids(path[n_forgotten:], summary)
-        if len(ids) > room:
+        prompt = self._shown(path[n_forgotten:], summary)
+        if prompt.n_tokens > room:
             n_forgotten, summary = self._forget(path, n_forgotten, summary, room)
-            ids = self._ids(path[n_forgotten:], summary)
-        return _Prompt(ids, n_forgotten, summary, perf_counter() - start)
+            prompt = self._shown(path[n_forgotten:], summary)
+        return _Shown(prompt, n_forgotten, summary, perf_counter() - start)
 
     def _forget(self, path: list[Turn], n_forgotten: int, summary: str, room: int) -> tuple[int, str]:
         """Leave out as many pairs of turns as leave a quarter of the room free.
 
         With each pair left out, all behind it stands elsewhere and has to be read anew. So it is done seldom, and then at once.
         """
-        if (alone := len(self._ids(path[-1:], ""))) > room:
+        if (alone := self._n_shown(path[-1:], "")) > room:
             raise ValueError(
                 f"the message alone takes {alone} tokens with the system prompt and what the template adds; the context of "
                 f"{self.context_length} has {room} beside those for the reply: shorten it, or lower max_new_tokens"
             )
         n_summary = min(_SUMMARY_TOKENS, room // 4) if self.memory == "summarise" else 0
         before = n_forgotten
-        while n_forgotten + 1 < len(path) and len(self._ids(path[n_forgotten:], "")) > room - room // 4 - n_summary:
+        while n_forgotten + 1 < len(path) and self._n_shown(path[n_forgotten:], "") > room - room // 4 - n_summary:
             n_forgotten += 2
         if self.memory == "drop":
             return n_forgotten, ""
         summary = self._summarise(path[before:n_forgotten], summary, n_summary)
-        return n_forgotten, summary if len(self._ids(path[n_forgotten:], summary)) <= room else ""
+        return n_forgotten, summary if self._n_shown(path[n_forgotten:], summary) <= room else ""
 
     def _summarise(self, turns: list[Turn], summary: str, max_new_tokens: int) -> str:
         """Return what the model makes of `turns` and the summary so far; of turns too long for the context the last ones."""
         request = {"role": "user", "content": _SUMMARISE}
-        prompts = (self._encoded([*self._messages(turns[i:], summary), request]) for i in range(0, len(turns), 2))
-        ids = next((ids for ids in prompts if len(ids) + max_new_tokens <= self.context_length), None)
-        if ids is None:
+        prompts = (self.writer.prompt([*self._messages(turns[i:], summary), request]) for i in range(0, len(turns), 2))
+        prompt = next((prompt for prompt in prompts if prompt.n_tokens + max_new_tokens <= self.context_length), None)
+        if prompt is None:
             return summary
-        with closing(self._generate(ids, max_new_tokens)) as tokens:
-            return self.tokenizer.decode(takewhile(lambda _: not self._stopping, tokens)).strip()
+        return "".join(self._write(prompt, max_new_tokens, Sampling(), Draft())).strip()
 
     def _messages(self, turns: list[Turn], summary: str) -> list[dict[str, str]]:
         system = "\n\n".join(part for part in (self.system, summary and _SUMMARY + summary) if part)
         opening = [{"role": "system", "content": system}] if system else []
         return opening + [{"role": turn.role, "content": turn.content} for turn in turns]
 
-    def _ids(self, turns: list[Turn], summary: str) -> list[int]:
-        return self._encoded(self._messages(turns, summary))
+    def _shown(self, turns: list[Turn], summary: str) -> Prompt:
+        return self.writer.prompt(self._messages(turns, summary))
 
-    def _encoded(self, messages: list[dict[str, str]]) -> list[int]:
-        return self.tokenizer.encode(chat_prompt(self.tokenizer, messages))
+    def _n_shown(self, turns: list[Turn], summary: str) -> int:
+        return self._shown(turns, summary).n_tokens
 
     # ---------------------------------------------------------------- files
 
@@ -359,7 +446,7 @@ class Chat:
             fresh.replace(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, model: TransformerLM, tokenizer: Tokenizer) -> "Chat":
+    def load(cls, path: str | os.PathLike, model: TransformerLM | Writer, tokenizer: Tokenizer | None = None) -> "Chat":
         """Return the chat that `save` wrote, to go on with any model. ValueError that names the file if it is damaged.
 
         Figures of its turns are those of the model that wrote them.
@@ -378,8 +465,10 @@ class Chat:
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    ids: list[int]
+class _Shown:
+    """What the model is shown of a path."""
+
+    prompt: Prompt
     n_forgotten: int
     summary: str
     seconds: float  # that it took to make
@@ -391,7 +480,7 @@ class _Settings:
 
     system: str
     memory: Literal["drop", "summarise"]
-    context_length: int
+    context_length: int | None
     last: int | None
     n_turns: int
 

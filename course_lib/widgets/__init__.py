@@ -18,12 +18,14 @@ the still picture that readers without a kernel see (`picture.py`).
 - `rlhf_dashboard`: a policy while it learns from a reward, on a leash (06)
 - `constraint_view`: a pattern as an automaton, and a model that writes under the mask that follows from it (07)
 - `retrieval_explorer`: which chunks a query finds, by words, by meaning and by both, and what is answered from them (07)
+- `chat_app`: a conversation with a model, its branches and its memory (07)
 - `shared`: how a widget is put together, and what several of them draw
 """
 
 from course_lib.widgets.attention_explorer.widget import AttentionExplorer
 from course_lib.widgets.attention_stepper.widget import AttentionStepper
 from course_lib.widgets.cache_view.widget import CacheView
+from course_lib.widgets.chat_app.widget import ChatApp
 from course_lib.widgets.chat_format_view.widget import ChatFormatView
 from course_lib.widgets.checkpoint_scrubber.widget import CheckpointScrubber
 from course_lib.widgets.constraint_view.widget import ConstraintView
@@ -44,6 +46,7 @@ __all__ = [
     "AttentionExplorer",
     "AttentionStepper",
     "CacheView",
+    "ChatApp",
     "ChatFormatView",
     "CheckpointScrubber",
     "ConstraintView",

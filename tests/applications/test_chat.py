@@ -228,9 +228,11 @@ def test_settings_that_make_no_sense_are_named(model, settings, message):
 
 
 def prompts_of(chat: Chat, monkeypatch) -> list[str]:
-    prompts, plain = [], chat._generate
+    prompts, plain = [], chat.writer.write
     monkeypatch.setattr(
-        chat, "_generate", lambda ids, *rest, **how: prompts.append(TOKENIZER.decode(ids)) or plain(ids, *rest, **how)
+        chat.writer,
+        "write",
+        lambda prompt, *rest, **how: prompts.append(TOKENIZER.decode(prompt.content)) or plain(prompt, *rest, **how),
     )
     return prompts
 

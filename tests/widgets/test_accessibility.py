@@ -19,7 +19,7 @@ from small_corpus import write_small_corpus
 from small_search import TEXTS, small_search, small_writer
 from course_lib.alignment import GRPOTrainer, PolicyConfig, Prompts
 from course_lib.architecture import TransformerConfig, TransformerLM
-from course_lib.finetuning import LoraConfig, add_lora
+from course_lib.finetuning import LoraConfig, add_chat_format, add_lora
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
 from course_lib.tokenization import train_bpe
 from course_lib.widgets import *
@@ -60,8 +60,14 @@ constraint.step()
 found = RetrievalExplorer(small_search(), *small_writer(), 0.2, texts=TEXTS, questions=["Who?"], query="Who led the ship?")
 guess = Predict("How many weights are above 0.5?", choices=["none", "`one`"])
 guess.prediction = "none"
+chat = ChatApp(*add_chat_format(model, tokenizer), max_new_tokens=4)
+for text in ("Tom?", "Ann?", "Tom!"):
+    chat.say(text)
+chat._do({"type": "answer", "id": 5})
+chat.stop()
 display(
     explorer,
+    chat,
     cache,
     sampling,
     lens,

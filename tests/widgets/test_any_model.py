@@ -21,12 +21,13 @@ from course_lib.applications.answers import Answers
 from course_lib.applications.constraints import Constraint
 from course_lib.architecture import TransformerLM
 from course_lib.finetuning import LoraConfig, add_lora
-from course_lib.inference import Sampling, generate, stream_text
+from course_lib.inference import Sampling, generate, stream_reply, stream_text
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
 from course_lib.widgets import (
     AttentionExplorer,
     CacheView,
+    ChatApp,
     ConstraintView,
     LogitLens,
     LoraView,
@@ -164,6 +165,14 @@ def test_constraint_view(brought, monkeypatch):
     assert view.free_text == tokenizer.decode(generate(model, ids, 16, **options))
     assert re.fullmatch("[a-z]+ [0-9]{2}", view.text) and view.result["verdict"]["valid"]
     assert has_a_picture(view)
+
+
+def test_chat_app(brought):
+    model, tokenizer = brought[0], copy.copy(brought[1])
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    app = ChatApp(model, tokenizer, max_new_tokens=8, temperature=0.0)
+    assert app.say("Now") == "".join(stream_reply(model, tokenizer, [{"role": "user", "content": "Now"}], 8))
+    assert has_a_picture(app)
 
 
 def test_lora_view(brought):

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from small_search import SmallSearch
+from tiny_server import make_tiny
 
 from course_lib.applications.retrieval import Chunk
 from course_lib.architecture import TransformerConfig, TransformerLM
@@ -14,6 +15,7 @@ from course_lib.tokenization import Tokenizer, train_bpe
 from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
+    ChatApp,
     ChatFormatView,
     ConstraintView,
     LogitLens,
@@ -51,9 +53,12 @@ def test_every_picture_can_show_it(tokens, tmp_path):
     chunks = [Chunk(text, 1, 1, f"{text}\nTom"), Chunk("other", 1, 1, "Tom"), Chunk("third", 1, 1, "Ann")]
     explorer = RetrievalExplorer(SmallSearch(chunks), query=text)
     explorer.answer()
+    chat = ChatApp(*make_tiny(), max_new_tokens=1)
+    chat.say(text)
     widgets = (
         constraint,
         playground,
+        chat,
         LogitLens(model, tokenizer, text),
         TokenizerView(tokenizer, text),
         AttentionExplorer(model, tokenizer, text),

@@ -22,6 +22,7 @@ from course_lib.widgets import (
     AttentionExplorer,
     AttentionStepper,
     CacheView,
+    ChatApp,
     ChatFormatView,
     CheckpointScrubber,
     ConstraintView,
@@ -50,6 +51,7 @@ NAMES = (
     "RetrievalExplorer",
     "RLHFDashboard",
     "ConstraintView",
+    "ChatApp",
 )
 
 
@@ -101,6 +103,7 @@ def cells(smollm2, tmp_path_factory) -> dict[str, Callable[[], object]]:
             small,
             ["Tom"],
         ).run(),
+        "ChatApp": lambda: ChatApp(model, tokenizer, max_new_tokens=1).say(LONG),
     }
 
 

@@ -6,10 +6,19 @@ from typing import ClassVar
 
 from anywidget import AnyWidget
 
-__all__ = ["LiveWidget", "Reply"]
+__all__ = ["LiveWidget", "Reply", "listen_while_busy"]
 
 Reply = tuple[dict, list[bytes]]
 """A message to the browser and the buffers that go with it."""
+
+
+def listen_while_busy(widget: AnyWidget) -> None:
+    """Let the browser's messages reach `widget` while a cell keeps the kernel busy; to be called after it has told something.
+
+    ipykernel 7.4 hands them to the shell that the widget spoke from last: the busy one. As long as it has not noted any, they
+    go where the browser sent them: to the widgets' own shell, a thread (JEP 91).
+    """
+    vars(widget.comm).pop("_reply_subshell_id", None)
 
 
 class LiveWidget(AnyWidget):

@@ -18,6 +18,7 @@ from traitlets import Bytes, Dict, List, Unicode
 
 from course_lib.pretraining import Trainer
 from course_lib.widgets.shared.curves import divergence
+from course_lib.widgets.shared.live import listen_while_busy
 
 __all__ = ["RunDashboard", "finite"]
 
@@ -128,9 +129,7 @@ class RunDashboard(AnyWidget):
             self.state = state
             self.progress = self._progress()
             self.curves = self._blocks().tobytes()
-        # ipykernel 7.4 hands the browser's messages to the shell that the widget spoke from last: the one that trains. As
-        # long as it has not noted any, they go where the browser sent them: to the widgets' own.
-        vars(self.comm).pop("_reply_subshell_id", None)
+        listen_while_busy(self)
         self._told = time.perf_counter()
         self._telling = self._told - start
 
