@@ -18,9 +18,9 @@ from course_lib.exercises import EXERCISES, find
 PATHS = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = re.compile(
-    r"\b(AttentionExplorer|AttentionStepper|CacheView|ChatApp|ChatFormatView|CheckpointScrubber|LogitLens|LoraView"
-    r"|ParallelismTimeline|PreferenceLabeller|RLHFDashboard|SamplingPlayground|ScalePlanner|TokenizerView"
-    r"|TrainingDashboard)\("
+    r"\b(AttentionExplorer|AttentionStepper|CacheView|ChatApp|ChatFormatView|CheckpointScrubber|ConstraintView"
+    r"|LogitLens|LoraView|ParallelismTimeline|PreferenceLabeller|RLHFDashboard|RetrievalExplorer"
+    r"|SamplingPlayground|ScalePlanner|TokenizerView|TrainingDashboard)\("
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 
