@@ -34,7 +34,7 @@ export function automatonPicture({ states, edges, is_whole }) {
     ...drawn.map(({ lowest }) => lowest),
     ...[...bottoms.values()].map(({ y }) => y + STATE.radius),
   );
-  const width = Math.max(...lefts) + EDGE.start;
+  const width = Math.max(Math.max(...lefts) + EDGE.start, ...drawn.map(({ rightmost }) => rightmost));
   const height = depth + EDGE.bottom;
 
   const svg = drawing(
@@ -83,7 +83,7 @@ function columnsOf(states, edges) {
   });
 }
 
-// One edge: its line, its label, and how far down it reaches.
+// One edge: its line, its label, and how far down and to the right it reaches.
 function edgeOf(places, bottoms, { source, target, label }, edges) {
   const [from, to] = [places.get(source), places.get(target)];
   const { path, at, lowest } =
@@ -99,7 +99,8 @@ function edgeOf(places, bottoms, { source, target, label }, edges) {
   const isBeside = source !== target && from.column === to.column;
   const text = drawing("text", { class: isBeside ? "label beside" : "label", x: at.x, y: at.y }, cutLabel(label));
   text.append(drawing("title", {}, `${source} → ${target}: ${label}`));
-  return { element, text, lowest };
+  const rightmost = isBeside ? at.x + COLUMN.letter * cutLabel(label).length + EDGE.bottom : at.x;
+  return { element, text, lowest, rightmost };
 }
 
 // The point of an arrow, where a path ends and in the direction that it has there.

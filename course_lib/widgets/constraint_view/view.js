@@ -402,8 +402,9 @@ function massPanel(view) {
   );
   const said = node("p", { className: "counts" });
   const canvas = node("canvas", { role: "img" });
+  const dashes = node("p", { className: "muted", textContent: "Dashed: by the room alone." });
   const title = node("h3", { textContent: "What the mask removes" });
-  const element = node("section", { className: "removes" }, title, bar, legend, said, canvas);
+  const element = node("section", { className: "removes" }, title, bar, legend, said, canvas, dashes);
 
   const draw = soon(() => {
     const result = view.result();
@@ -413,20 +414,21 @@ function massPanel(view) {
     for (const [i, part] of [kept, room, removed].entries()) part.style.flexGrow = shares[i];
     for (const part of [bar, legend]) part.hidden = Boolean(ended);
     bar.ariaLabel = `${twoDigits(now.removed)} of the probability is removed, ${twoDigits(now.removed_by_room)} of it by the room`;
-    const short_of = now.n_allowed_without_room - now.n_allowed;
+    const tooLong = now.n_allowed_without_room - now.n_allowed;
     said.textContent = ended
       ? `${counted(steps.length, "token")} chosen.`
-      : `${now.n_allowed.toLocaleString("en")} of ${counted(n_tokens, "token")} allowed; ${twoDigits(now.removed)} of the probability removed${short_of ? `. The room rules out ${counted(short_of, "token")} more than the automaton` : ""}.`;
+      : `${now.n_allowed.toLocaleString("en")} of ${counted(n_tokens, "token")} allowed; ${twoDigits(now.removed)} of the probability removed${tooLong ? `. The room rules out ${counted(tooLong, "token")} more than the automaton` : ""}.`;
+    const byRoom = steps.map((step) => step.removed_by_room);
+    const isTight = byRoom.some((share) => share > 0.001);
     canvas.hidden = steps.length === 0;
+    dashes.hidden = !isTight;
     if (canvas.hidden || element.clientWidth === 0) return;
     const axes = { width: element.clientWidth, height: 190, nSteps: Math.max(steps.length, 4), low: 0, high: 1.02 };
     const plot = openPlot(canvas, { ...axes, label: "removed", isLast: true });
     const numbers = steps.map((_, i) => i + 1);
     const curve = steps.map((step) => step.removed);
     drawCurve(plot, numbers, curve, { color: plot.look.learner, dots: true });
-    const byRoom = steps.map((step) => step.removed_by_room);
-    if (byRoom.some((share) => share > 0.001))
-      drawCurve(plot, numbers, byRoom, { color: plot.look.ink, width: 1.5, dash: [6, 4] });
+    if (isTight) drawCurve(plot, numbers, byRoom, { color: plot.look.ink, width: 1.5, dash: [6, 4] });
     canvas.ariaLabel = `Probability removed at each step: ${curve.map((share) => short(share, 2)).join(", ")}`;
   });
   return { element, draw };
