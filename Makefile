@@ -32,6 +32,8 @@ bench: .venv/installed-bench  ## compare with peers, side by side; the tables st
 	$(BIN)/python benchmarks/finetuning.py
 	$(BIN)/python benchmarks/spelling.py
 	$(BIN)/python benchmarks/constraints.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/programs.py
 	$(BIN)/python benchmarks/watermark.py
 	$(BIN)/python benchmarks/steering.py
 	$(BIN)/python benchmarks/evaluation.py

@@ -14,7 +14,7 @@ import torch
 
 from course_lib import checkpoints
 from course_lib.applications.evaluation import paired_difference
-from course_lib.applications.watermark import Watermark, delete_tokens, replace_tokens
+from course_lib.applications.watermark import Watermark, delete_tokens, replace_tokens, shared_runs
 from course_lib.corpora.shakespeare import works
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.inference import Sampling, roll_out
@@ -74,16 +74,6 @@ def calibration(name: str, texts: Sequence[Sequence[int]], gamma: float) -> None
     print(f"| {name} | {len(texts)} | {' | '.join(rates)} | {by_key.max():.0%} |", flush=True)
 
 
-def log_of(texts: Sequence[Sequence[int]]) -> set[tuple[int, ...]]:
-    """Return all runs of four tokens in `texts`: what a provider that keeps what it wrote can look up."""
-    return {tuple(text[at : at + 4]) for text in texts for at in range(len(text) - 3)}
-
-
-def shared_with(log: set[tuple[int, ...]], text: Sequence[int]) -> float:
-    runs = [tuple(text[at : at + 4]) for at in range(len(text) - 3)]
-    return sum(run in log for run in runs) / max(1, len(runs))
-
-
 def human_texts(n: int) -> list[list[int]]:
     """Return passages of 200 tokens from the middle of lines of the plays, in the modern edition."""
     chance = random.Random(0)
@@ -124,12 +114,12 @@ def main() -> None:
         costs = f"{nats.mean():.2f}, +{more:.2f} ({low:.2f} to {high:.2f}) | {nats.mean().exp():.1f} | {repeated(texts):.0%}"
         print(f"| {gamma}, {delta:g} | {' | '.join(rates)} | {z:.1f} | {costs} |", flush=True)
 
-    mark, log = Watermark(KEY), log_of(marked)
-    limit = torch.tensor([shared_with(log, text) for text in plain_read + human]).quantile(1 - FALSE_ALARMS)
+    mark = Watermark(KEY)
+    limit = torch.tensor([shared_runs(text, marked) for text in plain_read + human]).quantile(1 - FALSE_ALARMS)
 
     def attacked(name: str, attack: Callable[[list[int]], list[int]]) -> None:
         texts = [read_again(attack(text)) for text in kept]
-        looked_up = torch.tensor([shared_with(log, text) > limit for text in texts]).double()
+        looked_up = torch.tensor([shared_runs(text, marked) > limit for text in texts]).double()
         z = torch.tensor([mark.detect(text).z for text in texts]).median()
         print(f"| {name} | {share(found(texts, mark))} | {z:.1f} | {share(looked_up)} |", flush=True)
 
