@@ -196,7 +196,7 @@ def agreement(comparisons: Iterable[Comparison]) -> float:
     ]
     if not twos:
         raise ValueError("no pair was judged by two raters, so there is nothing on which they could agree")
-    from sklearn.metrics import cohen_kappa_score  # scikit-learn takes seconds to import, and every widget imports this file
+    from sklearn.metrics import cohen_kappa_score  # here, for it takes seconds, and every widget imports this file
 
     mine, others, weights = zip(*twos, strict=True)
     return float(cohen_kappa_score(mine, others, sample_weight=weights))
