@@ -43,7 +43,7 @@ def open_notebook(lab: Server) -> Iterator[Callable[..., Page]]:
     At the module's end the pages are closed, their kernels ended, and it is asserted that no request left the machine.
     """
     with sync_playwright() as playwright:
-        notebooks = Notebooks(lab, launch_chromium(playwright))
+        notebooks = Notebooks(lab, launch_chromium(playwright, lab.folder.with_name("chromium")))
         yield notebooks.open
         notebooks.close()
         no_request_leaves(notebooks.requests)

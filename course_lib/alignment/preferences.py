@@ -10,7 +10,6 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from course_lib.checks import check, check_fields
 from course_lib.tasks.ratings import N_RATERS, rate
@@ -197,6 +196,8 @@ def agreement(comparisons: Iterable[Comparison]) -> float:
     ]
     if not twos:
         raise ValueError("no pair was judged by two raters, so there is nothing on which they could agree")
+    from sklearn.metrics import cohen_kappa_score  # here, for it takes seconds, and every widget imports this file
+
     mine, others, weights = zip(*twos, strict=True)
     return float(cohen_kappa_score(mine, others, sample_weight=weights))
 

@@ -37,13 +37,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from course_lib.architecture import TransformerLM
 from course_lib.devices import pick_device
 from course_lib.pretraining.config import transformer_config
-from course_lib.pretraining.processes import rank, rows, wait_for_all, world_size
+from course_lib.pretraining.processes import is_sharded, rank, rows, wait_for_all, world_size
 
 __all__ = [
     "checkpoint_path", "list_checkpoints", "load_model", "mended", "read_lines", "read_state", "restore", "save",
@@ -94,9 +93,9 @@ def save(
     wait_for_all()
     weights = dict(model.named_parameters())
     remembered, numbers = _memory(weights, optimizers)
-    is_sharded = any(isinstance(weight, DTensor) for weight in weights.values())
-    if is_first or is_sharded:  # else every process holds the same
-        part = f"-{rank():05d}-of-{world_size():05d}" if is_sharded else ""
+    in_parts = any(map(is_sharded, weights.values()))
+    if is_first or in_parts:  # else every process holds the same
+        part = f"-{rank():05d}-of-{world_size():05d}" if in_parts else ""
         _write_rows(partial / f"model{part}.safetensors", weights, step)
         _write_rows(partial / f"optimizer{part}.safetensors", remembered, step)
     if is_first:

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from course_lib.devices import pick_dtype
+from course_lib.pretraining.processes import is_sharded, whole
 
 __all__ = ["AdamW", "Muon", "clip_gradients", "cosine", "for_model", "orthogonalise", "warmup_stable_decay"]
 
@@ -99,8 +99,7 @@ class Muon(Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(weight.grad)
         state["momentum"].lerp_(weight.grad, 1 - momentum)
-        ahead = weight.grad.lerp(state["momentum"], momentum)
-        return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
+        return whole(weight.grad.lerp(state["momentum"], momentum))
 
 
 def orthogonalise(matrices: Tensor, n_iterations: int = 5) -> Tensor:
@@ -122,11 +121,13 @@ def orthogonalise(matrices: Tensor, n_iterations: int = 5) -> Tensor:
     return (x.mT if is_tall else x).reshape(matrices.shape)
 
 
-def _lying_as(whole: Tensor, weight: Tensor) -> Tensor:
-    """Return `whole` as `weight` lies: here, or each process its rows."""
-    if not isinstance(weight, DTensor):
-        return whole
-    return distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)  # each has the whole
+def _lying_as(matrix: Tensor, weight: Tensor) -> Tensor:
+    """Return all of `matrix` as `weight` lies: here, or each process its rows."""
+    if not is_sharded(weight):
+        return matrix
+    from torch.distributed.tensor import distribute_tensor  # who trains alone never waits for this import
+
+    return distribute_tensor(matrix, weight.device_mesh, weight.placements, src_data_rank=None)  # each has the whole
 
 
 def for_model(
@@ -189,9 +190,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     One batch with a huge gradient then cannot throw the weights far off.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
+    norm = whole(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])))
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor)

@@ -1,7 +1,8 @@
 """One program, started once or N times by torchrun: who am I, how is the model spread, and what do we tell each other?
 
 Every function works alone too: then there is one process, rank 0 of 1, and nothing is sent anywhere. The lines between the
-processes are torch's: NCCL between GPUs, gloo between CPUs.
+processes are torch's: NCCL between GPUs, gloo between CPUs. What is sharded is known by what it can do: torch's classes of it
+take a second to import, and most who train are alone.
 """
 
 import os
@@ -11,9 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from course_lib.architecture import TransformerLM
@@ -21,6 +19,7 @@ from course_lib.devices import pick_device
 
 __all__ = [
     "gradient_sync",
+    "is_sharded",
     "let_go",
     "mean",
     "process_group",
@@ -82,13 +81,15 @@ def spread(model: TransformerLM, parallel: str, device: torch.device, dtype: tor
         return model
     if parallel == "ddp":
         return DistributedDataParallel(model.to(device), gradient_as_bucket_view=True)
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     for parameter in model.parameters():
         from_first = parameter.data.to(device).contiguous()  # a loaded model's may lie by columns
         dist.broadcast(from_first, 0)
         parameter.data = from_first
     low = None if dtype == torch.float32 else dtype
     options = {
-        "mesh": init_device_mesh(device.type, (world_size(),)),
+        "mesh": dist.init_device_mesh(device.type, (world_size(),)),
         "mp_policy": MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False),
     }
     for block in model.blocks:
@@ -98,7 +99,7 @@ def spread(model: TransformerLM, parallel: str, device: torch.device, dtype: tor
 
 def gradient_sync(replica: nn.Module, now: bool) -> AbstractContextManager:
     """Within the block, let a backward pass send its gradients `now`, or only add them up here, for a later one to send."""
-    if isinstance(replica, FSDPModule):
+    if hasattr(replica, "set_requires_gradient_sync"):
         replica.set_requires_gradient_sync(now)
     if isinstance(replica, DistributedDataParallel) and not now:
         return replica.no_sync()
@@ -107,7 +108,7 @@ def gradient_sync(replica: nn.Module, now: bool) -> AbstractContextManager:
 
 def let_go(model: nn.Module) -> None:
     """Give back the gathered weights after a forward pass that no backward pass follows, which would have done so."""
-    if isinstance(model, FSDPModule):
+    if hasattr(model, "reshard"):
         model.reshard()
 
 
@@ -130,10 +131,15 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether `tensor` is a `DTensor`, of which this process holds some rows."""
+    return hasattr(tensor, "full_tensor")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return all of `tensor`, without its history; if it is sharded, every process gets it, and all ask for it together."""
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def rows(tensor: Tensor) -> tuple[Tensor, int]:
@@ -141,7 +147,7 @@ def rows(tensor: Tensor) -> tuple[Tensor, int]:
 
     `fully_shard` cuts dimension 0 as `torch.chunk` does: N even parts, the last ones shorter or empty.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_sharded(tensor):
         return tensor.detach(), 0
     a_part = -(-tensor.shape[0] // tensor.device_mesh.size())
     return tensor.detach().to_local(), min(a_part * tensor.device_mesh.get_local_rank(), tensor.shape[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_run import CONFIG, MODEL, STOPS, WAYS, new_trainer, train_to
+from distributed_run import CONFIG, MODEL, PLAIN_WAYS, STOPS, WAYS, new_trainer, train_to
 from safetensors import safe_open
 from small_corpus import write_small_corpus
 from torchrun import torchrun
@@ -16,7 +16,6 @@ from course_lib.pretraining import checkpoints as training_checkpoints
 from course_lib.pretraining import list_checkpoints, load_model
 from course_lib.pretraining.__main__ import main
 
-EVERY_WAY = pytest.mark.parametrize("way", WAYS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -52,8 +51,7 @@ def assert_same_reports(found: list[dict], wanted: list[dict], tolerance: float 
             assert one[number] == pytest.approx(other[number], abs=tolerance), f"{number} of step {one['step']}"
 
 
-@EVERY_WAY
-@pytest.mark.parametrize("n_processes", [2, 4])
+@pytest.mark.parametrize(("n_processes", "way"), [*((2, way) for way in WAYS), *((4, way) for way in PLAIN_WAYS)])
 def test_many_processes_give_the_losses_of_one(together, alone, n_processes, way):
     """The gradient's length too: AdamW and Muon would hardly notice one that is twice as long."""
     assert_same_reports(together[n_processes][way], alone, 0.05 if "bfloat16" in way else 1e-4)

@@ -1,8 +1,10 @@
 """Predict and ExerciseCheck: what Python says of them, and how a learner uses them in a real JupyterLab."""
 
+import re
+
 import pytest
 from browser import screenshot, use_theme
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from traitlets import TraitError
 
 from course_lib.exercises import find
@@ -113,56 +115,69 @@ def test_mistakes_of_the_lessons_author_are_named():
 
 IMPORTS = "import math, torch\nfrom course_lib.widgets import Predict, check"
 CHOICE = 'key = Predict("Which key gets the largest weight?", choices=["`The`", "`cat`", "`sat`"])\nkey'
+AGAIN = 'Predict("Which key gets the smallest one?", choices=["dog", "mat"])'
 NUMBER = 'size = Predict("How much memory do the scores of 4,096 tokens take?", number=True, unit="MiB")\nsize'
+SKIPPED = 'Predict("And of 8,192?", number=True, unit="MiB").reveal(256)'
+MARKUP = 'Predict("<img src=x> or `<b>`?", choices=["<i>one</i>", "two"])'
+MISTAKEN = f"{find('01.3').mistakes[0].source}\ncheck('01.3', {find('01.3').answer})"
+PASSED = 'check("01.1", 0.625)'
 
 
-def type_and_run(page: Page, code: str) -> None:
-    """Write `code` into the last cell and run it."""
+@pytest.fixture(scope="module")
+def page(open_notebook) -> Page:
+    """A notebook with cards that have nothing to do with one another, and a last cell to write into."""
+    return open_notebook([IMPORTS, CHOICE, AGAIN, NUMBER, SKIPPED, MARKUP, MISTAKEN, PASSED, "# the experiment"])
+
+
+def type_and_run(page: Page, code: str) -> Locator:
+    """Write `code` into the last cell and run it; return the card that it shows."""
     page.locator(".jp-Notebook .jp-CodeCell .cm-content").last.fill(code)
-    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Control+Enter")
+    return page.locator(".jp-Notebook .jp-CodeCell").last.locator(".predict")
 
 
-def test_learner_predicts_by_keyboard_and_sees_it_beside_what_happened(open_notebook):
-    page = open_notebook([IMPORTS, CHOICE, "# the experiment"])
+def cards(page: Page, question: str) -> Locator:
+    """Return the cards of a question: its own, and that of its answer."""
+    return page.locator(".predict").filter(has_text=question)
+
+
+def test_learner_predicts_by_keyboard_and_sees_it_beside_what_happened(page):
     radios = page.get_by_role("group", name="Which key gets the largest weight?").get_by_role("radio")
     radios.first.focus()
     page.keyboard.press("Space")
     page.keyboard.press("ArrowDown")
     expect(radios.nth(1)).to_be_checked()
-    expect(page.get_by_text("Noted.")).to_be_visible()
+    expect(cards(page, "largest weight").get_by_text("Noted.")).to_be_visible()
 
-    type_and_run(page, 'key.reveal("`The`", because="It is the sink.")')
-    answer = page.locator(".predict").last
+    answer = type_and_run(page, 'key.reveal("`The`", because="It is the sink.")')
     expect(answer.get_by_role("definition")).to_have_text(["cat", "The"])
     expect(answer).to_contain_text("It is the sink.")
-    for card in page.locator(".predict").all():  # the question's own card is frozen too
+    expect(cards(page, "largest weight")).to_have_count(2)
+    for card in cards(page, "largest weight").all():  # the question's own card is frozen too
         expect(card.get_by_role("radio").nth(1)).to_be_checked()
         expect(card.get_by_role("radio").first).to_be_disabled()
 
 
-def test_prediction_survives_running_its_cell_again(open_notebook):
-    page = open_notebook([IMPORTS, CHOICE, "# the experiment"])
-    page.get_by_role("radio", name="sat").click()  # the click selects this cell, not the next
+def test_prediction_survives_running_its_cell_again(page):
+    prompt = page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").first
+    expect(prompt).to_have_text("[3]:")
+    page.get_by_role("radio", name="mat").click()  # the click selects this cell, not the next
     page.keyboard.press("Shift+Enter")
-    expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-InputPrompt").first).to_have_text("[4]:")
-    expect(page.get_by_role("radio", name="sat")).to_be_checked()
+    expect(prompt).to_have_text(re.compile(r"\[\d\d+\]:"))
+    expect(page.get_by_role("radio", name="mat")).to_be_checked()
 
 
-def test_number_is_typed_and_compared_and_a_skipped_one_says_so(open_notebook):
-    page = open_notebook(
-        [IMPORTS, NUMBER, 'Predict("And of 8,192?", number=True, unit="MiB").reveal(256)', "# the experiment"]
-    )
-    expect(page.locator(".predict").last).to_contain_text("skipped this one")
+def test_number_is_typed_and_compared_and_a_skipped_one_says_so(page):
+    expect(cards(page, "And of 8,192?")).to_contain_text("skipped this one")
     page.get_by_role("spinbutton", name="How much memory").fill("60")
-    expect(page.get_by_text("Noted.")).to_be_visible()
-    type_and_run(page, "size.reveal(64, tolerance=8)")
-    expect(page.locator(".predict").last.get_by_role("definition")).to_have_text(["60 MiB", "64 MiB"])
-    expect(page.locator(".predict").last).to_contain_text("Close.")
+    expect(cards(page, "How much memory").get_by_text("Noted.")).to_be_visible()
+    answer = type_and_run(page, "size.reveal(64, tolerance=8)")
+    expect(answer.get_by_role("definition")).to_have_text(["60 MiB", "64 MiB"])
+    expect(answer).to_contain_text("Close.")
 
 
-def test_hints_open_one_at_a_time_and_then_the_solution(open_notebook):
+def test_hints_open_one_at_a_time_and_then_the_solution(page):
     exercise = find("01.3")
-    page = open_notebook([IMPORTS, exercise.mistakes[0].source, f'check("01.3", {exercise.answer})'])
     card = page.get_by_role("region", name="Exercise 01.3")
     expect(card.get_by_role("status")).to_have_text("Not yet")
     expect(card).to_contain_text(exercise.mistakes[0].hint)
@@ -181,15 +196,13 @@ def test_hints_open_one_at_a_time_and_then_the_solution(open_notebook):
     screenshot(card, "exercise_check")
 
 
-def test_passed_exercise_shows_its_solution_without_hints(open_notebook):
-    page = open_notebook([IMPORTS, 'check("01.1", 0.625)'])
+def test_passed_exercise_shows_its_solution_without_hints(page):
     card = page.get_by_role("region", name="Exercise 01.1")
     expect(card.get_by_role("status")).to_have_text("Passed")
     expect(card.get_by_role("button")).to_have_text(["Show the solution"])
 
 
-def test_text_is_never_taken_for_markup(open_notebook):
-    page = open_notebook([IMPORTS, 'Predict("<img src=x> or `<b>`?", choices=["<i>one</i>", "two"])'])
+def test_text_is_never_taken_for_markup(page):
     expect(page.get_by_role("group", name="<img src=x> or <b>?")).to_be_visible()
     assert page.locator(".predict").locator("img, b, i").count() == 0
 

@@ -13,12 +13,21 @@ from course_lib.widgets import RLHFDashboard
 PATIENCE = 60_000  # ms: a machine that is busy with other things
 
 
+@pytest.fixture(scope="module")
+def notebook(open_notebook, tmp_path_factory) -> Page:
+    """A notebook whose last cell trains for longer than any test waits."""
+    return open_notebook(cells(tmp_path_factory.mktemp("run"), n_steps=900, pace=0.2), wait=False, height=1500)
+
+
 @pytest.fixture
-def page(open_notebook, tmp_path) -> Page:
-    """A notebook whose last cell trains: too long for the test, which ends it by Stop."""
-    page = open_notebook(cells(tmp_path, n_steps=300, pace=0.2), wait=False, height=1500)
-    expect(page.locator(".rlhf-dashboard[data-state=running]")).to_be_visible(timeout=START_TIMEOUT)
-    return page
+def page(notebook) -> Page:
+    """The notebook while its last cell trains; where a test has ended that by Stop, the cell is run again, and goes on."""
+    dashboard = notebook.locator(".rlhf-dashboard")
+    if dashboard.and_(notebook.locator("[data-state=stopped]")).count():
+        notebook.locator(".jp-Notebook .jp-CodeCell .jp-Editor").last.click()
+        notebook.keyboard.press("Control+Enter")
+    expect(dashboard.and_(notebook.locator("[data-state=running]"))).to_be_visible(timeout=START_TIMEOUT)
+    return notebook
 
 
 def dashboard_of(page: Page) -> Locator:
@@ -35,7 +44,7 @@ def button(page: Page, name: str) -> Locator:
 
 def test_pause_the_leash_and_going_on_work_while_the_cell_runs(page):
     widget, busy = dashboard_of(page), page.locator(".jp-CodeCell .jp-InputPrompt").last
-    expect(widget.get_by_role("img", name=re.compile(r"reward over \d\d+ of 300 steps"))).to_be_visible(
+    expect(widget.get_by_role("img", name=re.compile(r"reward over \d\d+ of 900 steps"))).to_be_visible(
         timeout=PATIENCE
     )
     leash = slider(page, "Leash")
@@ -70,7 +79,7 @@ def test_pause_the_leash_and_going_on_work_while_the_cell_runs(page):
 
 def test_dark_theme_is_followed_and_nothing_is_cut_off(page):
     widget = dashboard_of(page)
-    expect(widget.get_by_role("img", name=re.compile(r"KL over \d\d+ of 300 steps"))).to_be_visible(timeout=PATIENCE)
+    expect(widget.get_by_role("img", name=re.compile(r"KL over \d\d+ of 900 steps"))).to_be_visible(timeout=PATIENCE)
     button(page, "Pause").click()
     expect(button(page, "Resume")).to_be_visible(timeout=PATIENCE)
     check_looks(page, widget, "rlhf_dashboard", "section, header, .numbers > div, .slider, td, th")

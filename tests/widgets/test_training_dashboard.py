@@ -257,12 +257,21 @@ trainer = Slow(model, *shards, config)""",
     ]
 
 
+@pytest.fixture(scope="module")
+def notebook(open_notebook, tmp_path_factory) -> Page:
+    """A notebook whose last cell trains for longer than any test waits."""
+    return open_notebook(cells(tmp_path_factory.mktemp("run"), n_steps=100_000, pace=0.02), wait=False)
+
+
 @pytest.fixture
-def page(open_notebook, tmp_path) -> Page:
-    """A notebook whose last cell trains: too long for the test, which ends it by Stop."""
-    page = open_notebook(cells(tmp_path, n_steps=100_000, pace=0.02), wait=False)
-    expect(page.locator(".training-dashboard[data-state=running]")).to_be_visible(timeout=START_TIMEOUT)
-    return page
+def page(notebook) -> Page:
+    """The notebook while its last cell trains; where a test has ended that by Stop, the cell is run again, and goes on."""
+    dashboard = notebook.locator(".training-dashboard")
+    if dashboard.and_(notebook.locator("[data-state=stopped]")).count():
+        notebook.locator(".jp-Notebook .jp-CodeCell .jp-Editor").last.click()
+        notebook.keyboard.press("Control+Enter")
+    expect(dashboard.and_(notebook.locator("[data-state=running]"))).to_be_visible(timeout=START_TIMEOUT)
+    return notebook
 
 
 def button(page: Page, name: str) -> Locator:
