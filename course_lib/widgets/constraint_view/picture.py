@@ -62,10 +62,10 @@ def _draw_automaton(ax: Axes, drawing: dict, current: int) -> None:
             bend = 0.0 if x1 == x0 + 1 else 0.35
         look = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 11, "shrinkB": 11, "color": "#666666"}
         ax.add_patch(FancyArrowPatch((x0, y0), (x1, y1), connectionstyle=f"arc3,rad={bend}", **look))
-        if has_words and x1 == x0 + 1:
+        if has_words and edge["source"] != edge["target"] and x1 - x0 in (0, 1):  # those that lead back cross others
             label = drawable(edge["label"], _LONGEST_LABEL)
             look = {"ha": "center", "va": "bottom", "family": "monospace", "fontsize": 11, "parse_math": False}
-            ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.06, label, **look)
+            ax.text((x0 + x1) / 2 + (0.2 if x1 == x0 else 0), (y0 + y1) / 2 + 0.06, label, **look)
     for state in drawing["states"]:
         x, y = places[state["id"]]
         is_here = state["id"] == current

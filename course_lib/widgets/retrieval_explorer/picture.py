@@ -45,8 +45,7 @@ def retrieval_picture(chunks: Sequence[Chunk], plane: Plane | None, settings: di
         for row, (item, score) in enumerate(rows[:_ROWS]):
             y, is_right = 1.35 + row * _ROW, result["right"] and item in result["right"]["items"]
             chunk = chunks[item]
-            place = f"{drawable(chunk.work, 11)} {chunk.first}–{chunk.last}"
-            write(x, y, f"{'★' if is_right else row + 1} {place}")
+            write(x, y, f"{'★' if is_right else row + 1} {drawable(chunk.work, 13)} {chunk.first}")
             write(x + 3.5, y, short(score), ha="right")
         if not rows:
             write(x, 1.35, "–")
