@@ -5,12 +5,17 @@
 - `judge` is a program to run here: tests, and beside them, in another process, a function that cannot cheat them
 
 The program is alone with Python's standard library (`-I -S`), in a process of its own, in an empty folder that is its home.
-Two ways to hold it in, and both are tried by the same hostile programs (`tests/applications/test_sandbox.py`):
+Two ways to hold it in, and both are tried by the same hostile programs (`tests/applications/test_sandbox*.py`):
 
 - *Bubblewrap*, where the system has it and lets it work: a world of its own, without our files, processes and networks, and
   all the fences below inside.
 - *The fences alone* (`supervisor`): the same kernel, seen through a filter. The program still sees which processes and users
   there are, and files that everybody may read under /usr; what it holds on the disk is counted by looking, not by a wall.
+
+Either way the kernel asks the supervisor before it starts a process or a thread, so that no bomb grows. Where it cannot (before
+Linux 5.7, in gVisor, under another supervisor of this kind), a limit for each user stands in. That limit does not bind root, so
+nothing is run as root there. The program may notice that it waits: a signal that it handles meanwhile interrupts `os.fork` with
+an InterruptedError.
 
 A fault in the kernel itself, or how long things take, is open to it either way: a virtual machine is the next stronger wall.
 Linux alone has these fences. Elsewhere `run` refuses: nothing is ever run without them.

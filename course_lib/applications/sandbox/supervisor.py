@@ -2,8 +2,9 @@
 
 Started as `python -I -S supervisor.py`, so it imports nothing of the course. It reads one line of JSON, the request, and
 writes one, the report. What the program may take is bounded twice: by the kernel for each of its processes (setrlimit(2)), and
-by looking, every 20 ms, for all of them together. What it may do is bounded by two fences that no process can take down
-again, and that its children inherit:
+by looking, every 20 ms, for all of them together. A bomb of processes outruns any look, so the kernel asks here before it
+starts one, or a thread, and starts none without an answer (seccomp_unotify(2)). What the program may do is bounded by two
+fences that no process can take down again, and that its children inherit:
 
 - seccomp(2), a filter on system calls: no sockets, no signals to others, no leaving the process group, no namespaces. As
   nothing can leave the group, one signal to the group ends all that the program has started.
@@ -12,12 +13,14 @@ again, and that its children inherit:
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import platform
 import resource
 import select
 import signal
+import socket
 import struct
 import sys
 import time
@@ -49,7 +52,7 @@ _FORBIDDEN = (
     | _numbers("sched_setscheduler 144 119, sched_setparam 142 118, sched_setattr 314 274, sched_setaffinity 203 122")
     | _numbers("shmget 29 194, msgget 68 186, semget 64 190, mq_open 240 180")  # outlive their maker
     | _numbers("memfd_create 319 279, memfd_secret 447 447, fallocate 285 47")  # memory and disk that nobody counts
-    | _numbers("bpf 321 280, perf_event_open 298 241, userfaultfd 323 282")  # into the kernel
+    | _numbers("bpf 321 280, perf_event_open 298 241, userfaultfd 323 282, seccomp 317 277")  # into the kernel
     | _numbers("add_key 248 217, request_key 249 218, keyctl 250 219")
     | _numbers("chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452")  # what Landlock lets be
     | _numbers("chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54, file_setattr 469 469")
@@ -63,16 +66,35 @@ _CHANGES = (  # of files; forbidden too where there is no Landlock, and nothing 
     | _numbers("symlinkat 266 36, mkdir 83 -, mkdirat 258 34, mknod 133 -, mknodat 259 33")
 )
 _CLONE, _CLONE3, _PRLIMIT, _FCNTL, _IOCTL, _PRCTL = (56, 220), (435, 435), (302, 261), (72, 25), (16, 29), (157, 167)
-_OPEN, _OPENAT = (2, None), (257, 56)
+_OPEN, _OPENAT, _FORK, _VFORK, _SECCOMP = (2, None), (257, 56), (57, None), (58, None), (317, 277)
 _NEW_NAMESPACE = 0x7E020000  # the flags CLONE_NEW…
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_RECEIVE, _SEND, _GO_ON = 0xC0502100, 0xC0182101, 1  # from linux/seccomp.h
 
 
-def _refuse_system_calls(*, files_too: bool) -> None:
-    """Have the kernel refuse system calls to this process and to all that it starts. Raises OSError if it cannot."""
+def _fence_in(*, files_too: bool) -> list[int]:
+    """Refuse system calls; return the descriptor on which the kernel asks before the program starts a process or a thread.
+
+    Returns none where the kernel cannot ask, and RLIMIT_NPROC stands in for it. That does not bind root: raises OSError then.
+    """
+    try:
+        return [_refuse_system_calls(files_too=files_too, ask=True)]
+    except OSError as error:
+        if os.getuid() == 0:
+            raise OSError(f"the number of root's processes cannot be bounded by this kernel: {error}") from error
+    _refuse_system_calls(files_too=files_too, ask=False)
+    return []
+
+
+def _refuse_system_calls(*, files_too: bool, ask: bool) -> int:
+    """Have the kernel refuse system calls to this process and to all that it starts. Raises OSError if it cannot.
+
+    With `ask`, returns the descriptor on which it asks before new processes and threads are started.
+    """
     column, machine = _MACHINES[platform.machine()]
     load, equal, at_least, any_bit, done = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF, as in linux/bpf_common.h
     kill, allow = 0x80000000, 0x7FFF0000
+    start = 0x7FC00000 if ask else allow
 
     def refuse(error: int) -> tuple[int, int, int, int]:
         return done, 0, 0, 0x50000 | error
@@ -87,8 +109,8 @@ def _refuse_system_calls(*, files_too: bool) -> None:
         if numbers[column] is not None:
             steps.extend([(equal, 0, len(then), numbers[column]), *then])
 
-    def refuse_if(numbers: tuple[int, int | None], index: int, test: int, value: int) -> None:
-        rule(numbers, argument(index), (test, 0, 1, value), refuse(errno.EPERM), (done, 0, 0, allow))
+    def refuse_if(numbers: tuple[int, int | None], index: int, test: int, value: int, otherwise: int = allow) -> None:
+        rule(numbers, argument(index), (test, 0, 1, value), refuse(errno.EPERM), (done, 0, 0, otherwise))
 
     for numbers in _SOCKETS.values():
         rule(numbers, refuse(errno.ENETDOWN))
@@ -98,8 +120,11 @@ def _refuse_system_calls(*, files_too: bool) -> None:
         rule(numbers, argument(0), (equal, 0, 1, os.getpid()), (done, 0, 0, allow), refuse(errno.EPERM))
     rule(_PRLIMIT, argument(0), (equal, 0, 1, 0), (done, 0, 0, allow), refuse(errno.EPERM))
     rule(_CLONE3, refuse(errno.ENOSYS))  # its flags cannot be seen; C libraries then take clone, whose flags can
-    refuse_if(_CLONE, 0, any_bit, _NEW_NAMESPACE)
-    refuse_if(_PRCTL, 0, equal, 4)  # PR_SET_DUMPABLE, which would hide what it writes
+    refuse_if(_CLONE, 0, any_bit, _NEW_NAMESPACE, otherwise=start)
+    for numbers in (_FORK, _VFORK):
+        rule(numbers, (done, 0, 0, start))
+    # PR_SET_DUMPABLE would hide what it writes, PR_SET_SECCOMP ask elsewhere before it starts a process.
+    rule(_PRCTL, argument(0), (equal, 1, 0, 4), (equal, 0, 1, 22), refuse(errno.EPERM), (done, 0, 0, allow))
     owners = (
         (argument(1), (equal, 2, 0, a), (equal, 1, 0, b), (done, 0, 0, allow)) for a, b in ((8, 15), (0x8901, 0x8902))
     )
@@ -111,7 +136,10 @@ def _refuse_system_calls(*, files_too: bool) -> None:
     steps.append((done, 0, 0, allow))
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
-    _succeed(_LIBC.prctl(22, 2, program, 0, 0), "seccomp")
+    # The flags of a listener, and of something that changes nothing here: kernels before 5.7 refuse it, and those before 5.5
+    # would not take "go on" for an answer.
+    flags = 1 << 3 | 1 << 4 if ask else 0
+    return _succeed(_LIBC.syscall(_SECCOMP[column], 1, flags, program), "seccomp")
 
 
 def landlock_version() -> int:
@@ -175,8 +203,11 @@ def _tasks_of_user() -> int:
     return n_tasks
 
 
-def _become(request: dict, streams: list[int], failure: int) -> None:
-    """Become the program, in the child: bound what it may take and do, and hand over. What fails is told to `failure`."""
+def _become(request: dict, streams: list[int], supervisor: socket.socket) -> None:
+    """Become the program, in the child: bound what it may take and do, and hand over.
+
+    Sends the supervisor a space with the descriptor to listen on, and then what fails, if anything does.
+    """
     try:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -189,12 +220,13 @@ def _become(request: dict, streams: list[int], failure: int) -> None:
         _succeed(_LIBC.prctl(38, 1, 0, 0, 0), "no_new_privs")
         if request["landlock"]:
             _bound_files([*_SYSTEM, request["prefix"], request["program"]], request["folder"])
-        _refuse_system_calls(files_too=not (request["landlock"] or request["mounts"]))
+        listener = _fence_in(files_too=not (request["landlock"] or request["mounts"]))
+        socket.send_fds(supervisor, [b" "], listener)
         homes = dict.fromkeys(("HOME", "TMPDIR", "PWD"), request["folder"])
         command = [request["python"], "-I", "-S", "-B", "-X", "utf8", request["program"]]
         os.execve(command[0], command, _ENVIRONMENT | homes)
     except BaseException as error:
-        os.write(failure, f"{type(error).__name__}: {error}".encode())
+        supervisor.sendall(f"{type(error).__name__}: {error}".encode())
     os._exit(127)
 
 
@@ -205,16 +237,17 @@ def _taken(group: int) -> dict[str, float]:
     tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                state, _, their_group, *fields = file.read().rpartition(b") ")[2].split()
-            if int(their_group) != group:
+            if os.getpgid(int(entry)) != group:
                 continue
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                state, parent, _, *fields = file.read().rpartition(b") ")[2].split()
             taken["processor"] += (
                 sum(map(int, fields[8:12])) / tick
             )  # its own and that of children that it has waited for
+            ours_to_bury = state == b"Z" and int(parent) == os.getpid()  # done at the next turn
+            taken["processes"] += int(fields[14]) - ours_to_bury  # threads count too, and the dead
             if state == b"Z":
                 continue
-            taken["processes"] += int(fields[14])  # threads count too
             taken["memory"] += int(fields[18]) * page
             with open(f"/proc/{entry}/io", "rb") as file:
                 taken["written"] += int(file.read().split()[3])
@@ -255,26 +288,58 @@ def _broken(program: int, request: dict) -> str | None:
     return "disk" if much or n_files > request["files"] else None
 
 
-def _watch(program: int, streams: tuple[int, int], request: dict) -> dict:
+def _let_start(listener: int, program: int, most: int) -> bool:
+    """Hear a process that asks to start another, or a thread; say "go on" if that makes no more than `most`, else nothing.
+
+    What is under way after the last answer is not seen yet: all who ask at once may be let, so less than twice `most` can be.
+    """
+    question = bytearray(80)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, question)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINTR):
+            raise
+        return True  # who asked is gone, or asks again
+    until = time.monotonic() + _LOOK  # threads that have just been joined are seen a moment longer
+    while _taken(program)["processes"] >= most:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.001)
+    with suppress(FileNotFoundError):  # who asked is gone
+        fcntl.ioctl(listener, _SEND, struct.pack("QqiI", *struct.unpack_from("Q", question), 0, 0, _GO_ON))
+    return True
+
+
+def _watch(program: int, streams: tuple[int, int], listener: list[int], request: dict) -> dict:
     """Collect what the program writes until it ends or breaks a limit, and return the report."""
     started = time.monotonic()
     written = {stream: bytearray() for stream in streams}
+    waiting = select.poll()
+    for number in (0, *streams, *listener):
+        waiting.register(number, select.POLLIN)
     reading, status, code, look_at = set(streams), None, None, started + _LOOK
     while status is None and code is None:
         wait = max(0.0, min(look_at, started + request["seconds"]) - time.monotonic()) if reading else 0.001
-        for stream in select.select([0, *reading], [], [], wait)[0]:
+        asked = False
+        for stream, event in waiting.poll(1000 * wait):
             if stream == 0:  # the course is gone, or wants no result any more
                 _end_all(program)
                 os._exit(0)
+            if stream in listener:
+                asked = event == select.POLLIN  # else nobody is left who could ask
+                continue
             chunk = os.read(stream, _READ)
             written[stream] += chunk
             if not chunk:
                 reading.discard(stream)
+                waiting.unregister(stream)
             if len(written[stream]) > request["output"]:
                 status = _broken(program, request) or "output"
         code = _exit_code(program)
         if code is None and time.monotonic() > started + request["seconds"]:
             status = "time"
+        if asked and status is None and code is None and not _let_start(*listener, program, request["processes"]):
+            status = "processes"
         if status is None and code is None and time.monotonic() >= look_at:
             looked = time.monotonic()
             status = _broken(program, request)
@@ -326,14 +391,16 @@ def main() -> None:
     with open(os.dup(given), "wb") as file:
         file.write(request["stdin"].encode("latin-1"))
     os.lseek(given, 0, os.SEEK_SET)
-    output, error, failure = os.pipe(), os.pipe(), os.pipe()
+    output, error, (ours, theirs) = os.pipe(), os.pipe(), socket.socketpair()
     program = os.fork()
     if program == 0:
-        _become(request, [given, output[1], error[1]], failure[1])
-    for theirs in (given, output[1], error[1], failure[1]):
-        os.close(theirs)
-    failed = os.read(failure[0], _READ).decode()
-    report = {"failed": failed} if failed else _watch(program, (output[0], error[0]), request)
+        _become(request, [given, output[1], error[1]], theirs)
+    theirs.close()
+    for number in (given, output[1], error[1]):
+        os.close(number)
+    told, listener, _, _ = socket.recv_fds(ours, _READ, 1)
+    failed = (told + ours.recv(_READ)).decode().strip()
+    report = {"failed": failed} if failed else _watch(program, (output[0], error[0]), listener, request)
     _end_all(program)
     with open(1, "w", closefd=False) as file:
         json.dump(report | {"landlock": request["landlock"]}, file)
