@@ -162,7 +162,8 @@ function drawnPoints({ xs, ys }, look, width, height) {
   Object.assign(ctx, { fillStyle: look.residual, globalAlpha: isMany ? 0.4 : 0.55 });
   for (let i = 0; i < xs.length; i++) {
     ctx.beginPath();
-    if (isMany) ctx.rect(xs[i] - size / 2, ys[i] - size / 2, size, size); // too small to tell from a circle
+    if (isMany)
+      ctx.rect(xs[i] - size / 2, ys[i] - size / 2, size, size); // too small to tell from a circle
     else ctx.arc(xs[i], ys[i], size / 2, 0, 2 * Math.PI);
     ctx.fill();
   }
