@@ -3,7 +3,8 @@
 - `registry`: what an exercise is, and how an answer is checked
 - `compare`: the first difference between an answer and what was wanted
 - `real_model`: SmolLM2 with a memory, for the questions of the kind *what if*
-- `lesson_01` to `lesson_07`: a file an exercise, named after its kind (trace, repair, write, build, what if)
+- `lesson_01`, `lesson_02`, `lesson_03`, `lesson_04`, `lesson_05`, `lesson_06`, `lesson_07`: a file an exercise, named after
+  its kind (trace, repair, write, build, what if)
 """
 
 from course_lib.exercises import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07
