@@ -20,7 +20,8 @@ an InterruptedError.
 
 A fault in the kernel itself, or how long things take, is open to it either way: a virtual machine is the next stronger wall.
 
-Linux alone has these fences. Elsewhere there are two weaker ways, for programs that you would run yourself, too:
+Linux alone has these fences. Elsewhere there are two weaker ways, for programs that you would run yourself, too, since each
+leaves much of the machine open, and one warning says what:
 
 - *sandbox-exec*, where macOS lets it work: the network, and writing outside its folder, are refused. It reads what you can.
 - *Limits alone* (`limits`): on time, memory, processes, disk and output. It reads and writes what you can, and the network.
@@ -142,9 +143,9 @@ def run(program: str, *, stdin: str = "", limits: Limits = Limits(), bubblewrap:
     """Run a Python program with `stdin` as its input, within `limits`, and return how it went when all of it has ended.
 
     `bubblewrap`: True or False to ask for one of Linux's two ways of containing it, None for the strongest that works here;
-    where that is not Bubblewrap, one warning says what it leaves open. May be called in many threads at once, and be interrupted.
-    Raises ValueError for a program or an input that is no string, or longer than a million characters; RuntimeError where the
-    program cannot be contained as asked: it is not run then.
+    where that is not Bubblewrap, one warning says what it leaves open. May be called in many threads at once, and be
+    interrupted. Raises ValueError for a program or an input that is no string, or longer than a million characters;
+    RuntimeError where the program cannot be contained as asked: it is not run then.
     """
     for name, text in (("program", program), ("stdin", stdin)):
         check(name, text, str)
