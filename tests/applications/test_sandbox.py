@@ -322,17 +322,6 @@ def test_an_interrupt_ends_it_all(way):
     assert processes_with("# long life") == {}
 
 
-@pytest.fixture
-def forgotten():
-    """What has been tried is forgotten before the test and after it."""
-    caches = (sandbox._trial, sandbox._has_landlock, contained_by)
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    for cached in caches:
-        cached.cache_clear()
-
-
 def test_without_bubblewrap_one_warning_says_what_is_open(forgotten, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.warns(UserWarning, match="there is no program bwrap.*install the package bubblewrap") as warned:
@@ -349,14 +338,6 @@ def test_a_bubblewrap_that_does_not_work_is_not_used(forgotten, monkeypatch, tmp
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.warns(UserWarning, match="No permissions to create new namespace"):
         assert contained_by() != "bubblewrap"
-
-
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_elsewhere_nothing_is_run(forgotten, monkeypatch, platform):
-    monkeypatch.setattr(sys, "platform", platform)
-    for bubblewrap in (None, True, False):
-        with pytest.raises(RuntimeError, match="Linux alone"):
-            run("print()", bubblewrap=bubblewrap)
 
 
 def test_nonsense_is_named():

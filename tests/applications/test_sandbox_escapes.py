@@ -264,7 +264,7 @@ def test_without_landlock_it_writes_no_file_at_all(canary):
     for harm in (*HARMS, "open('x', 'w')", "os.mkdir('x')"):
         program = f"import ctypes, os, shutil, subprocess\nplace = {str(canary)!r}\nsecret = place + '/secret'\n"
         program += f"libc = ctypes.CDLL(None)\n{harm}"
-        result = sandbox._run(program, "", TIGHT, bubblewrap=False, landlock=False)
+        result = sandbox._run(program, "", TIGHT, way="fences", landlock=False)
         assert result.status in ("error", "forbidden"), (harm, result)
     assert state(canary) == before
-    assert sandbox._run("print(6 * 7)", "", TIGHT, bubblewrap=False, landlock=False).stdout == "42\n"
+    assert sandbox._run("print(6 * 7)", "", TIGHT, way="fences", landlock=False).stdout == "42\n"

@@ -2,10 +2,11 @@
 
 - `run` starts it; its `Result` says what it wrote, and which of its `Limits` it broke
 - `supervisor` is the process between it and us, with the fences that the kernel keeps up
+- `limits` stands in for it where there are none: on macOS, and other kinds of Unix
 - `judge` is a program to run here: tests, and beside them, in another process, a function that cannot cheat them
 
 The program is alone with Python's standard library (`-I -S`), in a process of its own, in an empty folder that is its home.
-Two ways to hold it in, and both are tried by the same hostile programs (`tests/applications/test_sandbox*.py`):
+Two ways to hold it in on Linux, and both are tried by the same hostile programs (`tests/applications/test_sandbox*.py`):
 
 - *Bubblewrap*, where the system has it and lets it work: a world of its own, without our files, processes and networks, and
   all the fences below inside.
@@ -18,7 +19,14 @@ nothing is run as root there. The program may notice that it waits: a signal tha
 an InterruptedError.
 
 A fault in the kernel itself, or how long things take, is open to it either way: a virtual machine is the next stronger wall.
-Linux alone has these fences. Elsewhere `run` refuses: nothing is ever run without them.
+
+Linux alone has these fences. Elsewhere there are two weaker ways, for programs that you would run yourself, too, since each
+leaves much of the machine open, and one warning says what:
+
+- *sandbox-exec*, where macOS lets it work: the network, and writing outside its folder, are refused. It reads what you can.
+- *Limits alone* (`limits`): on time, memory, processes, disk and output. It reads and writes what you can, and the network.
+
+On Windows `run` refuses.
 """
 
 import json
@@ -66,9 +74,18 @@ _LAST_WORDS = (  # what Python's errors say at the end of a traceback, where the
     (r"\[Errno (27|28|122)\]", "disk"),
     (r"\[Errno (1|13|30)\]", "forbidden"),
 )
-_NO_MORE_PROCESSES = r"\[Errno 11\] Resource temporarily|can't start new thread"
+_NO_MORE_PROCESSES = r"\[Errno (11|35)\] Resource temporarily|can't start new thread"
 _LONGEST = 1_000_000  # characters of a program, and of its input
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_LIMITS = Path(__file__).with_name("limits.py")
+_SANDBOX_EXEC = Path("/usr/bin/sandbox-exec")
+_PROFILE = """(version 1)
+(allow default)
+(deny network*)
+(deny file-write*)
+(allow file-write* (subpath (param "FOLDER")) (literal "/dev/null"))
+"""  # the last rule that fits counts; of this language Apple documents little beyond sandbox-exec(1), and calls that deprecated
+_Way = Literal["bubblewrap", "fences", "sandbox-exec", "limits"]
 _PATIENCE = 10.0  # seconds that the supervisor is given beyond its program's time
 _MEMORY_OF_PYTHON = 64 * 2**20
 
@@ -125,10 +142,10 @@ class Result:
 def run(program: str, *, stdin: str = "", limits: Limits = Limits(), bubblewrap: bool | None = None) -> Result:
     """Run a Python program with `stdin` as its input, within `limits`, and return how it went when all of it has ended.
 
-    `bubblewrap`: True or False to ask for that way of containing it, None for the stronger one that works here; where that is
-    the weaker, one warning says what it leaves open. May be called in many threads at once, and be interrupted.
-    Raises ValueError for a program or an input that is no string, or longer than a million characters; RuntimeError where the
-    program cannot be contained as asked: it is not run then.
+    `bubblewrap`: True or False to ask for one of Linux's two ways of containing it, None for the strongest that works here;
+    where that is not Bubblewrap, one warning says what it leaves open. May be called in many threads at once, and be
+    interrupted. Raises ValueError for a program or an input that is no string, or longer than a million characters;
+    RuntimeError where the program cannot be contained as asked: it is not run then.
     """
     for name, text in (("program", program), ("stdin", stdin)):
         check(name, text, str)
@@ -136,46 +153,85 @@ def run(program: str, *, stdin: str = "", limits: Limits = Limits(), bubblewrap:
             raise ValueError(f"{name} has {len(text):,} characters; at most {_LONGEST:,} are run")
     check("limits", limits, Limits)
     if bubblewrap is None:
-        bubblewrap = contained_by() == "bubblewrap"
-    elif reason := _trial(bubblewrap):
+        name = contained_by()
+        return _run(program, stdin, limits, way="fences" if name.endswith("seccomp") else name)
+    way = "bubblewrap" if bubblewrap else "fences"
+    if reason := _trial(way):
         raise RuntimeError(
             f"programs cannot be contained here {'with' if bubblewrap else 'without'} Bubblewrap: {reason}"
         )
-    return _run(program, stdin, limits, bubblewrap=bubblewrap)
+    return _run(program, stdin, limits, way=way)
 
 
 @cache
-def contained_by() -> Literal["bubblewrap", "landlock and seccomp", "seccomp"]:
+def contained_by() -> Literal["bubblewrap", "landlock and seccomp", "seccomp", "sandbox-exec", "limits"]:
     """Return the strongest way in which programs can be held in here; it is tried once. Warns if that is not Bubblewrap.
 
-    Raises RuntimeError where there is none, as on macOS and Windows.
+    Raises RuntimeError where there is none, as on Windows.
     """
-    if not _trial(True):
-        return "bubblewrap"
-    if reason := _trial(False):
-        raise RuntimeError(f"nothing here can contain a program, so none is run: {reason}")
-    reads = "read what everybody may under /usr" if _has_landlock() else "read all files that you can (and write none)"
-    warnings.warn(
-        f"programs run without Bubblewrap here ({_trial(True)}). Signals, sockets and files elsewhere are refused to them by "
-        f"the kernel, but they share its view of the machine: they can see that files and processes exist, and {reads}. "
-        f"To close that, install the package bubblewrap.",
-        stacklevel=3,
+    ways = ("bubblewrap", "fences") if sys.platform == "linux" else ("sandbox-exec", "limits")
+    way = next((way for way in ways if not _trial(way)), None)
+    if way is None:
+        raise RuntimeError(f"nothing here can contain a program, so none is run: {_trial(ways[-1])}")
+    if way == "bubblewrap":
+        return way
+    warnings.warn(_what_is_open(way), stacklevel=3)
+    if way == "fences":
+        return "landlock and seccomp" if _has_landlock() else "seccomp"
+    return way
+
+
+def _what_is_open(way: _Way) -> str:
+    """Return what a way of containing programs leaves open to them."""
+    if way == "fences":
+        reads = (
+            "read what everybody may under /usr" if _has_landlock() else "read all files that you can (and write none)"
+        )
+        return (
+            f"programs run without Bubblewrap here ({_trial('bubblewrap')}). Signals, sockets and files elsewhere are refused "
+            f"to them by the kernel, but they share its view of the machine: they can see that files and processes exist, and "
+            f"{reads}. To close that, install the package bubblewrap."
+        )
+    if way == "sandbox-exec":
+        return (
+            "programs run under sandbox-exec here. It refuses them the network and writing outside their folder, but they can "
+            "read all files that you can, end your processes, and leave processes of their own behind. Run only what you "
+            "would run yourself; to close that, run the course on Linux."
+        )
+    return (
+        f"programs run under limits alone here ({_trial('sandbox-exec')}). They can take only so much time, memory and disk, "
+        f"but they can read your files, write wherever you can, use the network, end your processes, and leave processes of "
+        f"their own behind. Run only what you would run yourself; to close that, run the course on Linux."
     )
-    return "landlock and seccomp" if _has_landlock() else "seccomp"
 
 
 _THREAD = "import threading; thread = threading.Thread(target=print); thread.start(); thread.join()"
+_REFUSED = """
+import socket
+for harm in (lambda: open("../outside", "w"), lambda: socket.socket().connect(("127.0.0.1", 9))):
+    try:
+        harm()
+    except PermissionError:
+        continue
+    except OSError:
+        pass
+    raise SystemExit("it does not refuse the network, and files outside")
+"""
 
 
 @cache
-def _trial(bubblewrap: bool) -> str:
+def _trial(way: _Way) -> str:
     """Return why a small program cannot be run in this way, "" if it can."""
-    if sys.platform != "linux":
-        return "Linux alone has what it takes; on macOS or Windows use a Linux container, or WSL"
-    if bubblewrap and not shutil.which("bwrap"):
+    if sys.platform == "win32":
+        return "Windows has nothing that takes; run the course in WSL, or in a Linux container"
+    if way in ("bubblewrap", "fences") and sys.platform != "linux":
+        return "Linux alone has what it takes"
+    if way == "bubblewrap" and not shutil.which("bwrap"):
         return "there is no program bwrap"
+    if way == "sandbox-exec" and not _SANDBOX_EXEC.exists():
+        return f"there is no program {_SANDBOX_EXEC}"
     try:
-        result = _run(_THREAD, "", Limits(), bubblewrap=bubblewrap)
+        result = _run(_THREAD + _REFUSED if way == "sandbox-exec" else _THREAD, "", Limits(), way=way)
     except RuntimeError as error:
         return str(error)
     return "" if result.status == "ok" else result.meaning
@@ -183,11 +239,11 @@ def _trial(bubblewrap: bool) -> str:
 
 @cache
 def _has_landlock() -> bool:
-    return _report("", "", Limits(), bubblewrap=False)[0]["landlock"]
+    return _report("", "", Limits(), way="fences")[0]["landlock"]
 
 
-def _run(program: str, stdin: str, limits: Limits, *, bubblewrap: bool, landlock: bool = True) -> Result:
-    report, folder = _report(program, stdin, limits, bubblewrap=bubblewrap, landlock=landlock)
+def _run(program: str, stdin: str, limits: Limits, *, way: _Way, landlock: bool = True) -> Result:
+    report, folder = _report(program, stdin, limits, way=way, landlock=landlock)
     stdout, stderr = (
         report[name].encode("latin-1").decode("utf-8", "replace").replace(f"{folder}/", "")
         for name in ("stdout", "stderr")
@@ -195,7 +251,7 @@ def _run(program: str, stdin: str, limits: Limits, *, bubblewrap: bool, landlock
     return Result(_status(report, stderr), report["code"], stdout, stderr, report["seconds"])
 
 
-def _report(program: str, stdin: str, limits: Limits, *, bubblewrap: bool, landlock: bool = True) -> tuple[dict, Path]:
+def _report(program: str, stdin: str, limits: Limits, *, way: _Way, landlock: bool = True) -> tuple[dict, Path]:
     """Run a program; return what the supervisor reports, and the folder, removed by now, that the texts speak of."""
     python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     with _folder() as top:
@@ -208,10 +264,14 @@ def _report(program: str, stdin: str, limits: Limits, *, bubblewrap: bool, landl
                 "folder": str(home),
                 "stdin": stdin.encode("utf-8", "surrogatepass").decode("latin-1"),
             },
-            **{"python": str(python), "prefix": sys.base_prefix, "mounts": bubblewrap, "landlock": landlock},
+            **{"python": str(python), "prefix": sys.base_prefix, "mounts": way == "bubblewrap", "landlock": landlock},
+            "around": _seatbelt(home) if way == "sandbox-exec" else [],
         }
-        command = [str(python), "-I", "-S", "-B", str(_SUPERVISOR)]
-        if bubblewrap:
+        if way in ("sandbox-exec", "limits"):  # without -I, for it imports what lies beside it
+            command = [str(python), "-E", "-s", "-S", "-B", str(_LIMITS)]
+        else:
+            command = [str(python), "-I", "-S", "-B", str(_SUPERVISOR)]
+        if way == "bubblewrap":
             command = [*_walls(python, file, home, limits), *command]
         return _ask(command, request, limits.seconds + _PATIENCE), top
 
@@ -247,6 +307,11 @@ def _walls(python: Path, file: Path, home: Path, limits: Limits) -> list[str]:
     ]
 
 
+def _seatbelt(home: Path) -> list[str]:
+    """Return the command of macOS's sandbox-exec: no network, and nothing is written outside `home`, a path without links."""
+    return [str(_SANDBOX_EXEC), "-D", f"FOLDER={home}", "-p", _PROFILE]
+
+
 def _ask(command: list[str], request: dict, patience: float) -> dict:
     """Start the supervisor, and return its report; whatever happens here, all that it has started has ended then."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -279,7 +344,7 @@ def _ask(command: list[str], request: dict, patience: float) -> dict:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """Make a new folder, and remove it in the end with whatever is in it."""
-    top = Path(tempfile.mkdtemp(prefix="sandbox-"))
+    top = Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
     try:
         yield top
     finally:

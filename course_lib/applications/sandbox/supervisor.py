@@ -24,14 +24,15 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _LOOK = 0.02  # seconds between two looks
 _READ = 1 << 16
-_OPEN_FILES = 64
+OPEN_FILES = 64
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/etc/localtime")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PWD": ""}
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PWD": ""}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Numbers of system calls, (x86-64, ARM64); None where it has no such call. From the kernel's unistd.h.
@@ -182,7 +183,7 @@ def _bound_resources(request: dict) -> None:
         resource.RLIMIT_AS: request["memory"],
         resource.RLIMIT_FSIZE: request["disk"],
         resource.RLIMIT_NPROC: request["processes"] + 2 + (0 if request["mounts"] else _tasks_of_user() + 64),
-        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
         **dict.fromkeys((resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE), 0),
     }
     for what, most in limits.items():
@@ -224,7 +225,7 @@ def _become(request: dict, streams: list[int], supervisor: socket.socket) -> Non
         socket.send_fds(supervisor, [b" "], listener)
         homes = dict.fromkeys(("HOME", "TMPDIR", "PWD"), request["folder"])
         command = [request["python"], "-I", "-S", "-B", "-X", "utf8", request["program"]]
-        os.execve(command[0], command, _ENVIRONMENT | homes)
+        os.execve(command[0], command, ENVIRONMENT | homes)
     except BaseException as error:
         supervisor.sendall(f"{type(error).__name__}: {error}".encode())
     os._exit(127)
@@ -277,9 +278,8 @@ def _lies_in(folder: str, most_files: int) -> tuple[int, int]:
     return n_bytes, n_files
 
 
-def _broken(program: int, request: dict) -> str | None:
-    """Return the name of the limit that the program has broken, None if it keeps within all."""
-    taken = _taken(program)
+def _broken(taken: dict[str, float], request: dict) -> str | None:
+    """Return the name of the limit that a program has broken that has taken so much, None if it keeps within all."""
     for name in ("processes", "memory", "processor"):
         if taken[name] > request[name]:
             return name
@@ -310,8 +310,17 @@ def _let_start(listener: int, program: int, most: int) -> bool:
     return True
 
 
-def _watch(program: int, streams: tuple[int, int], listener: list[int], request: dict) -> dict:
-    """Collect what the program writes until it ends or breaks a limit, and return the report."""
+def watch(
+    program: int,
+    streams: tuple[int, int],
+    listener: list[int],
+    request: dict,
+    look: Callable[[int], dict[str, float]] = _taken,
+) -> dict:
+    """Collect what the program writes until it ends or breaks a limit, and return the report.
+
+    `look` returns what the processes of a group take together.
+    """
     started = time.monotonic()
     written = {stream: bytearray() for stream in streams}
     waiting = select.poll()
@@ -323,7 +332,7 @@ def _watch(program: int, streams: tuple[int, int], listener: list[int], request:
         asked = False
         for stream, event in waiting.poll(1000 * wait):
             if stream == 0:  # the course is gone, or wants no result any more
-                _end_all(program)
+                end_all(program)
                 os._exit(0)
             if stream in listener:
                 asked = event == select.POLLIN  # else nobody is left who could ask
@@ -334,7 +343,7 @@ def _watch(program: int, streams: tuple[int, int], listener: list[int], request:
                 reading.discard(stream)
                 waiting.unregister(stream)
             if len(written[stream]) > request["output"]:
-                status = _broken(program, request) or "output"
+                status = _broken(look(program), request) or "output"
         code = _exit_code(program)
         if code is None and time.monotonic() > started + request["seconds"]:
             status = "time"
@@ -342,7 +351,7 @@ def _watch(program: int, streams: tuple[int, int], listener: list[int], request:
             status = "processes"
         if status is None and code is None and time.monotonic() >= look_at:
             looked = time.monotonic()
-            status = _broken(program, request)
+            status = _broken(look(program), request)
             look_at = time.monotonic() + max(_LOOK, 10 * (time.monotonic() - looked))  # at most a tenth of a processor
     seconds = time.monotonic() - started
     for stream in reading:
@@ -351,7 +360,7 @@ def _watch(program: int, streams: tuple[int, int], listener: list[int], request:
             if not chunk:
                 break
             written[stream] += chunk
-    status = status or _broken(program, request)  # since the last look
+    status = status or _broken(look(program), request)  # since the last look
     if max(map(len, written.values())) > request["output"]:
         status = status or "output"
     texts = [bytes(text[: request["output"]]).decode("latin-1") for text in written.values()]
@@ -371,9 +380,9 @@ def _exit_code(program: int) -> int | None:
             return None
 
 
-def _end_all(group: int) -> None:
+def end_all(group: int) -> None:
     """End all processes of a group, and wait until they are gone: this one is left all orphans, and has no other children."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):  # what macOS says of a group that has ended
         os.killpg(group, signal.SIGKILL)
     with suppress(ChildProcessError):
         while True:
@@ -400,8 +409,8 @@ def main() -> None:
         os.close(number)
     told, listener, _, _ = socket.recv_fds(ours, _READ, 1)
     failed = (told + ours.recv(_READ)).decode().strip()
-    report = {"failed": failed} if failed else _watch(program, (output[0], error[0]), listener, request)
-    _end_all(program)
+    report = {"failed": failed} if failed else watch(program, (output[0], error[0]), listener, request)
+    end_all(program)
     with open(1, "w", closefd=False) as file:
         json.dump(report | {"landlock": request["landlock"]}, file)
 
