@@ -15,8 +15,19 @@ os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kerne
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After each exercise cell of a notebook add a test of its solution, in the kernel as it is there."""
+    """After each exercise cell of a notebook add a test of its solution, in the kernel as it is there; order the files."""
     items[:] = [test for item in items for test in (item, *_solved(item))]
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return when a file has its turn among those that two processes share: the longest first, the many short ones last.
+
+    So no process is idle for long at the end.
+    """
+    if item.path.suffix == ".ipynb":
+        return 0
+    return 2 if item.path.parent.name == "widgets" else 1
 
 
 def _solved(item: pytest.Item) -> Iterator[IPyNbCell]:
