@@ -188,7 +188,7 @@ def _prompt(wish: ChatRequest, tokenizer: Tokenizer) -> list[int]:
 
 @lru_cache(maxsize=4)  # the masks of one may take 50 MB
 def _constraint(schema: str, tokenizer: Tokenizer) -> Constraint | Grammar:
-    """Compile a schema, by `llguidance` if `Constraint` refuses it; {} stands for any object."""
+    """Compile a schema, by `llguidance` if `Constraint` refuses it, as it does any object, for which {} stands."""
     wanted = json.loads(schema) or {"type": "object"}
     with suppress(ValueError, RecursionError):
         return Constraint(wanted, tokenizer)

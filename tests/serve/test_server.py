@@ -136,6 +136,7 @@ def test_answers_are_an_object(client):
     answer = ask(client, chat("To be"), response_format={"type": "json_object"}, n=8, seed=0, max_tokens=200)
     whole = [choice.message.content for choice in answer.choices if choice.finish_reason == "stop"]
     assert whole and all(isinstance(json.loads(text), dict) for text in whole)
+    assert any(choice.message.content.strip("{} \n") for choice in answer.choices)  # not the empty one alone
 
 
 def test_the_models_are_listed(client):
