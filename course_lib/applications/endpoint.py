@@ -114,7 +114,7 @@ class Endpoint:
         """Note in `draft` what a chunk of the stream says, and yield its text, if it has any."""
         try:
             if "error" in chunk:
-                raise EndpointError(f"{self.address} broke off: {_message(chunk)}")
+                raise EndpointError(f"{self.address} broke off: {self._said(chunk)}")
             text, reason = "", None
             if choices := chunk.get("choices"):
                 text, reason = choices[0]["delta"].get("content") or "", choices[0].get("finish_reason")
@@ -124,16 +124,25 @@ class Endpoint:
             draft.n_tokens += text != ""
             if usage := chunk.get("usage"):
                 cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-                counts = usage["prompt_tokens"], usage["completion_tokens"], cached
-                for count in counts:
-                    check("usage", count, int | None, 0)
-                draft.n_prompt, draft.n_tokens, draft.n_cached = counts
+                n_prompt, n_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+                check("prompt_tokens", n_prompt, int, 0)
+                check("completion_tokens", n_tokens, int, 0)
+                check("cached_tokens", cached, int | None, 0)
+                draft.n_prompt, draft.n_tokens, draft.n_cached = n_prompt, n_tokens, cached
                 self._bytes_per_token = _size(prompt.content) / max(draft.n_prompt, 1)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise EndpointError(f"{self.address} sent what is no part of a chat's reply: {chunk!r:.200}") from None
         if text:
             draft.seconds, draft.seconds_to_first = seconds, draft.seconds_to_first or seconds
             yield text
+
+    def _said(self, body: Any) -> str:
+        """Return what an error of the protocol says, in one line, with … for the token: a server may quote what it refuses."""
+        error = body.get("error") if isinstance(body, dict) else None
+        said = str((error.get("message") if isinstance(error, dict) else error) or "it does not say why")
+        if token := os.environ.get(self.token_variable):
+            said = said.replace(token, "…")
+        return " ".join(said.split())[:500]
 
 
 def _parsed(address: str) -> tuple[str, str, int | None, str]:
@@ -153,13 +162,6 @@ def _parsed(address: str) -> tuple[str, str, int | None, str]:
 
 def _size(messages: list[dict[str, str]]) -> int:
     return sum(len(message["content"].encode()) + 12 for message in messages)  # and about 4 tokens of form
-
-
-def _message(body: Any) -> str:
-    """Return what an error of the protocol says, in one line."""
-    error = body.get("error") if isinstance(body, dict) else None
-    said = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(said or "it does not say why").split())[:500]
 
 
 class _Answer:
@@ -243,9 +245,10 @@ class _Answer:
     def _refusal(self, response: HTTPResponse) -> str:
         address, variable = self._endpoint.address, self._endpoint.token_variable
         try:
-            said = _message(json.loads(response.read(_LONGEST_REFUSAL)))
+            body = json.loads(response.read(_LONGEST_REFUSAL))
         except (ValueError, RecursionError):
-            said = response.reason
+            body = {"error": response.reason}
+        said = self._endpoint._said(body)
         if response.status in (401, 403):
             return f"{address} lets nobody in without its token: {said}; put it into the variable {variable}"
         if 300 <= response.status < 400:

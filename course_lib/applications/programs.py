@@ -161,9 +161,12 @@ def _try(task: Task, program: str, *, limits: Limits, bubblewrap: bool | None) -
     result = run(judge, stdin=tests, limits=limits, bubblewrap=bubblewrap)
     if result.status == "ok" and f"\n{token}\n" in result.stdout:
         return replace(result, stdout=result.stdout.replace(f"\n{token}\n", ""))
-    before, _, rest = result.stderr.rpartition(f"\n{token}")  # what the judge has said; put behind what the program has
-    complaint, _, after = rest.partition("\n")
     status = "error" if result.status == "ok" else result.status
+    before, mark, rest = result.stderr.rpartition(f"\n{token}")
+    if not mark:
+        return replace(result, status=status)
+    # What the judge has said is put behind what the program has.
+    complaint, _, after = rest.partition("\n")
     return replace(result, status=status, stderr=f"{before}{after}\n{complaint}\n")
 
 

@@ -10,7 +10,7 @@ is binomial exactly, and a pair is looked up without the rest of its list.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
 from operator import index
@@ -42,7 +42,7 @@ class Watermark:
     It marks the tokens that are written, from the second one on: a rule does not see the prompt.
     """
 
-    key: str
+    key: str = field(repr=False)
     gamma: float = 0.25  # the share that is green
     delta: float = 2.0  # what their logits gain
 

@@ -4,7 +4,6 @@ For this machine alone, unless told otherwise; for a room: `--host 0.0.0.0`, and
 """
 
 import argparse
-import ipaddress
 import os
 import secrets
 import sys
@@ -14,7 +13,7 @@ import uvicorn
 
 from course_lib import checkpoints
 from course_lib.architecture import TransformerLM
-from course_lib.serve.app import make_app
+from course_lib.serve.app import is_local, make_app
 from course_lib.serve.engine import Engine
 from course_lib.storage import AssetError
 
@@ -30,7 +29,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="(8000)")
     parser.add_argument(
-        "--token", default=os.environ.get("COURSE_TOKEN"), help="what clients must send as api_key (COURSE_TOKEN)"
+        "--token",
+        default=os.environ.get("COURSE_TOKEN") or None,
+        help="what clients must send as api_key (COURSE_TOKEN)",
     )
     parser.add_argument("--texts", type=int, default=32, help="how many texts are written at once, at most (32)")
     parser.add_argument("--context", type=int, default=2048, help="tokens a text, prompt and answer together (2048)")
@@ -62,11 +63,7 @@ def _refusal(host: str, token: str | None) -> str | None:
     """Return why the server must not start, if so: strangers must not use it, nor guess what lets them."""
     if token is not None and not (len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable()):
         return f"the token must have at least {_SHORTEST_TOKEN} printable ASCII characters"
-    try:
-        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = False
-    if token is None and not is_local:
+    if token is None and not is_local(host):
         return f"others can reach {host}: give a token, such as --token {secrets.token_urlsafe(16)}"
     return None
 

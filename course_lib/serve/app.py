@@ -5,7 +5,9 @@
 
 import asyncio
 import hmac
+import ipaddress
 import json
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -37,9 +39,8 @@ from course_lib.serve.protocol import (
 from course_lib.serve.writer import Writer
 from course_lib.tokenization import Tokenizer
 
-__all__ = ["LOCAL_NAMES", "make_app"]
+__all__ = ["is_local", "make_app"]
 
-LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 LARGEST_BODY, BODY_SECONDS = 2**20, 30
 
 
@@ -70,6 +71,14 @@ def make_app(engine: Engine, model_name: str, token: str | None = None) -> Starl
         },
         lifespan=lifespan,
     )
+
+
+def is_local(name: str) -> bool:
+    """Return whether `name` is one that a machine has for itself alone: localhost, or an address such as 127.0.0.1 or [::1]."""
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _say(_request: Request, error: ProtocolError) -> Response:
@@ -109,9 +118,9 @@ class _Server:
     def _admit(self, request: Request) -> None:
         """Raise ProtocolError unless the request has the token, or no token is asked for and it comes from here."""
         if self._token is None:
-            name = request.headers.get("host", "").rsplit(":", 1)[0]
-            if name not in LOCAL_NAMES:
-                raise ProtocolError(f"this server answers to {', '.join(LOCAL_NAMES)} only, not to {name!r}", 403)
+            name = re.sub(r"(?<!:):\d*$", "", request.headers.get("host", ""))  # without the port
+            if not is_local(name):
+                raise ProtocolError(f"this server answers to localhost and 127.0.0.1 only, not to {name!r}", 403)
             return
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
@@ -188,7 +197,7 @@ def _prompt(wish: ChatRequest, tokenizer: Tokenizer) -> list[int]:
 
 @lru_cache(maxsize=4)  # the masks of one may take 50 MB
 def _constraint(schema: str, tokenizer: Tokenizer) -> Constraint | Grammar:
-    """Compile a schema, by `llguidance` if `Constraint` refuses it; {} stands for any object."""
+    """Compile a schema, by `llguidance` if `Constraint` refuses it, as it does any object, for which {} stands."""
     wanted = json.loads(schema) or {"type": "object"}
     with suppress(ValueError, RecursionError):
         return Constraint(wanted, tokenizer)

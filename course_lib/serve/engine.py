@@ -61,7 +61,7 @@ class Engine:
         """Put `jobs` into the queue, all or none. ProtocolError 429 if it is full, 503 if the engine is closed."""
         with self._changed:
             if self._closed:
-                raise ProtocolError("the server is stopping", 503, code="server_stopping")
+                raise _stopping()
             if len(self._waiting) + len(jobs) > self._max_waiting:
                 raise ProtocolError(
                     f"{len(self._waiting)} texts wait already; try again later", 429, code="rate_limit_exceeded"
@@ -90,11 +90,11 @@ class Engine:
                 self._step()
             except Exception as error:  # one step's failure, of memory or of numbers, is not the end of the server
                 self._fail(ProtocolError(f"the model failed: {error}", 500, code="model_failed"))
-        self._fail(ProtocolError("the server is stopping", 503, code="server_stopping"))
-        while self._waiting:
-            self._waiting.popleft().deliver(
-                Piece(ended=ProtocolError("the server is stopping", 503, code="server_stopping"))
-            )
+        self._fail(_stopping())
+        with self._changed:
+            waiting, self._waiting = self._waiting, deque()
+        for job in waiting:
+            job.deliver(Piece(ended=_stopping()))
 
     def _wait(self) -> bool:
         """Wait until there is something to do, and return whether there is."""
@@ -142,3 +142,7 @@ class Engine:
         for text, job in list(self._jobs.items()):
             self._leave(text)
             job.deliver(Piece(ended=error))
+
+
+def _stopping() -> ProtocolError:
+    return ProtocolError("the server is stopping", 503, code="server_stopping")

@@ -145,6 +145,8 @@ def test_values_that_fit_are_matched_and_others_are_not():
     ):
         assert not re.fullmatch(pattern, text), text
     assert not re.search("[ \\n]", schema_pattern(SCHEMAS["person"], max_spaces=0).replace("[ \\n]", " "))
+    for none in ({"properties": {}}, {"additionalProperties": False}):
+        assert re.fullmatch(schema_pattern({"type": "object", **none}), "{}")
     number, integer = schema_pattern({"type": "number"}), schema_pattern({"type": "integer"})
     for text in ("0", "-1.50", "999999999999999", "-0"):
         assert re.fullmatch(number, text)
@@ -193,6 +195,9 @@ def test_what_a_schema_asks_of_a_string_is_asked_of_what_it_says_not_of_how_it_i
         ({"type": "object", "required": ["b"], "properties": {}}, "required at # names 'b'"),
         ({"type": "object", "properties": {3: {"type": "null"}}}, "the name of a property at # must be str"),
         ({"type": "object", "properties": []}, "properties at # must be an object"),
+        ({"type": "object", "properties": {}, "required": [{}]}, "and required a list of names"),
+        ({"type": "object"}, "the object at # needs properties; grammar() can leave them open"),
+        ({"type": ["null", "object"], "additionalProperties": True}, "the object at # needs properties"),
         ({"enum": []}, "must be a list of values"),
         ({"enum": "yes"}, "must be a list of values"),
         ({"type": "string", "enum": [1, True]}, "no value at # fits its type"),

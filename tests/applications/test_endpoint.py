@@ -138,6 +138,7 @@ def test_a_stop_before_the_first_token(tiny):
         ([HEAD, event(delta={"content": 3})], "no part of a chat's reply", None),
         ([HEAD, event(text="Hi")], "no part of a chat's reply", None),
         ([HEAD, HI, b'data: {"usage": {"prompt_tokens": -1, "completion_tokens": "x"}}\n\n'], "no part of", "Hi"),
+        ([HEAD, HI, b'data: {"usage": {"prompt_tokens": null, "completion_tokens": 1}}\n\n'], "no part of", "Hi"),
         ([HEAD, b"<html>Sign in!</html>"], "broke off in the middle", None),
         ([b"SSH-2.0-OpenSSH_9.6\r\n"], "does not speak the protocol", None),
         ([b"HTTP/1.1 307 Moved\r\nLocation: http://elsewhere.example/v1\r\n\r\n"], "has moved to http://elsewhere", None),
@@ -152,6 +153,17 @@ def test_whatever_a_server_does_is_said_and_what_came_is_kept(parts, complaint, 
             say(chat)
         assert [turn.content for turn in chat.path] == (["Hi", kept] if kept else ["Hi"])
         assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"500 Broken", b"500 Broken by a-token-for-tests"])
+def test_a_token_that_a_server_quotes_is_not_repeated(monkeypatch, status):
+    monkeypatch.setenv("COURSE_TOKEN", TOKEN)
+    body = b"" if b"by" in status else json.dumps({"error": {"message": f"no such key: {TOKEN}"}}).encode()
+    head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    with server(sends(head, body)) as (address, requests):
+        with pytest.raises(EndpointError) as caught:
+            say(Chat(Endpoint(address, "x")))
+        assert TOKEN in requests[0].decode() and TOKEN not in str(caught.value)
 
 
 def test_what_servers_leave_out_is_not_made_up():

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from course_lib.applications import programs
 from course_lib.applications.programs import (
     _end_of_function,
     complete,
@@ -121,6 +122,12 @@ def test_results_come_in_order_with_what_was_printed():
     assert results[2].stdout == "näh 3\nnäh 10\nnäh 0.5\n"
     assert results[0] is results[3]  # equal programs are run once
     assert solves(GAP, []) == []
+
+
+@pytest.mark.parametrize(("ended", "said"), [("ok", "error"), ("crash", "crash")])
+def test_where_the_judge_says_nothing_stderr_stays_as_it_is(monkeypatch, ended, said):
+    monkeypatch.setattr(programs, "run", lambda *_, **__: result(ended, "first\nlast\n"))
+    assert solves(GAP, [RIGHT]) == [result(said, "first\nlast\n")]
 
 
 NUMBERS = "None, True, 0, -3, 10**5000, 0.1, 1e308 * 10, 2 + 1j"

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import torch
 
-from course_lib.applications import retrieval
+from course_lib import storage
 from course_lib.applications.retrieval import Search, SentenceEncoder, cut_all
 from course_lib.applications.tools import CALCULATIONS, CALCULATOR, Run, Step, Tool, Tools, calculate, search_tool
 from course_lib.architecture import TransformerConfig, TransformerLM
@@ -363,7 +363,7 @@ def test_the_model_has_the_calculator_compute(smollm2):
 
 
 def test_the_model_searches_and_answers_from_what_is_found(smollm2, tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval.storage, "own_dir", lambda: tmp_path)
+    monkeypatch.setattr(storage, "own_dir", lambda: tmp_path)
     texts = {"farm": "The cow gave birth on Monday.\nThe calf is black.", "sea": "The captain was called Ahab."}
     search = search_tool(Search(cut_all(texts), SentenceEncoder(torch.device("cpu"), torch.float32)))
     example = Run(

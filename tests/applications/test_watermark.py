@@ -111,6 +111,10 @@ def test_nonsense_is_refused_by_name(wrong):
         Watermark(**{"key": "secret", **wrong})
 
 
+def test_the_key_is_not_shown_with_the_mark():
+    assert "secret" not in repr(Watermark("secret")) and Watermark("secret") != Watermark("other")
+
+
 def test_a_detector_is_given_ids():
     for wrong in (-1, 2**63):
         with pytest.raises(ValueError, match="never negative"):

@@ -154,11 +154,18 @@ def is_alive(address: str) -> bool:
         ("GET", "/v1/models", {"host": "evil.example"}, 403),
         ("GET", "/v1/models", {"host": ""}, 403),
         ("GET", "/v1/models", {"host": "127.0.0.1.evil.example:80"}, 403),
+        ("GET", "/v1/models", {"host": "127.0.0.1:80:80"}, 403),
+        ("GET", "/v1/models", {"host": "192.168.0.1"}, 403),
     ],
 )
 def test_other_addresses_methods_and_names_are_refused(served, method, path, headers, status):
     check_error(httpx.request(method, served[0] + path, headers=headers), status)
     assert is_alive(served[0])
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::1]:8000", "::1", "LocalHost:8000", "localhost:", "127.0.0.2"])
+def test_every_name_of_this_machine_for_itself_is_answered(served, host):
+    assert httpx.get(f"{served[0]}/v1/models", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(

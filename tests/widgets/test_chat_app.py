@@ -2,6 +2,9 @@
 
 import base64
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 
 import pytest
@@ -146,6 +149,27 @@ def test_an_interrupt_ends_a_reply_as_a_stop_does(tiny, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             app.say("Before the first token")
     assert said(app)[2:] == ["Before the first token", ""] and app.say("Go on")
+
+
+def test_of_a_cell_and_the_browser_that_ask_at_once_one_is_refused(tiny, monkeypatch):
+    app, both = ChatApp(*tiny, **SHORT), threading.Barrier(2)
+
+    def meet() -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+
+    def is_begun(text: str) -> bool:
+        try:
+            app._begin(app.chat.reply(text, 12))
+        except ValueError:
+            return False
+        return True
+
+    monkeypatch.setattr(app, "_take_over", meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(is_begun, ("one", "two"))) == [False, True]
+    finish(app)
+    assert len(said(app)) == 2
 
 
 def test_two_chats_on_one_model_at_once(tiny):

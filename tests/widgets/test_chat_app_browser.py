@@ -99,6 +99,10 @@ def test_a_conversation(page):
 
     # edited: a branch
     say(app, "more", 2)
+    replies(app).first.get_by_role("button", name="Edit").click()
+    assert replies(app).first.locator("b").text_content() == "one"
+    replies(app).first.get_by_role("button", name="Cancel").click()
+    assert replies(app).first.locator("b").text_content() == "one"
     app.locator("li.user").first.get_by_role("button", name="Edit").click()
     editor = app.get_by_role("textbox", name="Edited text")
     expect(editor).to_be_focused()
@@ -148,6 +152,10 @@ def test_forgotten_turns_settings_and_a_message_that_cannot_be_said(page):
     app.get_by_text("Settings", exact=True).click()
     app.get_by_role("textbox", name="system prompt").fill("Be kind.")
     app.get_by_role("slider", name="temperature").fill("0")
+    seed = app.get_by_role("spinbutton", name="seed")
+    for value, fits in ((2**32, True), (2**32 + 1, False), (-1, False), (0, True)):
+        seed.fill(str(value))
+        assert seed.evaluate("input => input.validity.valid") == fits
     app.get_by_role("combobox", name="Model").select_option("other")
     expect(app.get_by_text("0, greedy")).to_be_visible()
     for turn in range(4):

@@ -16,6 +16,7 @@ from course_lib.architecture import TransformerLM
 from course_lib.inference import generate
 from course_lib.tokenization import Tokenizer, train_bpe
 from course_lib.widgets import ConstraintView
+from course_lib.widgets.constraint_view import widget as widget_module
 from course_lib.widgets.constraint_view.examples import EXAMPLES
 from course_lib.widgets.constraint_view.layout import MAX_NEAR, drawing_of
 from course_lib.widgets.constraint_view.verdicts import verdict_on_json, verdict_on_match
@@ -58,7 +59,7 @@ def test_it_writes_what_generate_writes_with_the_rule_and_without(small, view):
     options = {"stop_ids": tokenizer.end_ids, "banned_ids": range(tokenizer.vocab_size, 288)}
     assert view.text == tokenizer.decode(generate(model, ids, 16, rule=constraint.rule(16), **options))
     assert view.free_text == tokenizer.decode(generate(model, ids, 16, **options))
-    assert re.fullmatch(DATE, view.text) and view.result["verdict"]["valid"] and view.result["verdict"]["matches"]
+    assert re.fullmatch(DATE, view.text) and view.result["verdict"]["valid"]
     assert view.result["free"]["verdict"]["valid"] == bool(re.fullmatch(DATE, view.free_text))
     before = view.result
     view.step()  # both have ended
@@ -283,6 +284,15 @@ def test_verdicts_come_to_an_end():
     assert verdict_on_json('"aab"', schema)[0] is True and verdict_on_json('"ca"', schema)[0] is False
     assert verdict_on_json(f'"{"a" * 40}"', schema)[0] in (None, False)
     assert verdict_on_json("[" * 99_999, schema)[0] is False
+
+
+def test_a_text_is_judged_once(small, monkeypatch):
+    judged = []
+    monkeypatch.setattr(widget_module, "verdict_on_match", lambda text, _pattern: judged.append(text) or (None, "?"))
+    view = ConstraintView(*small, PROMPT, "one|two", max_new_tokens=16)
+    view.write()
+    assert view.result["verdict"]["valid"] is None
+    assert len(view.free_text) > len(view.text) and judged == [view.text, view.free_text]
 
 
 def test_saved_notebook_shows_a_picture_and_a_line_of_text(view):

@@ -43,10 +43,10 @@ _SIGNS = frozenset(r"\.^$*+?{}[]|()")
 def schema_pattern(schema: Mapping[str, Any], *, max_spaces: int = 1) -> str:
     """Return a regular expression for JSON that fits `schema`, of a subset of JSON Schema, for `Constraint` and for `re`.
 
-    Objects (`properties`, `required`; keys in the order in which the schema names them, and no others); arrays (`items`,
-    `minItems`, `maxItems`); strings (`minLength` and `maxLength`, or `pattern`); integers of up to 18 digits (or `minimum` and
-    `maximum`, at most 1,000 apart); numbers of up to 15 digits on either side of the point; booleans; null; a list of types;
-    `enum` and `const`; ten deep. Between its signs stand up to `max_spaces` spaces or line breaks.
+    Objects (`properties`, {} for none, and `required`; keys in the order in which the schema names them, and no others);
+    arrays (`items`, `minItems`, `maxItems`); strings (`minLength` and `maxLength`, or `pattern`); integers of up to 18 digits
+    (or `minimum` and `maximum`, at most 1,000 apart); numbers of up to 15 digits on either side of the point; booleans; null;
+    a list of types; `enum` and `const`; ten deep. Between its signs stand up to `max_spaces` spaces or line breaks.
 
     ValueError that names the place and the keyword for anything else: see `grammar` for what a regular expression cannot say.
     """
@@ -114,9 +114,12 @@ class _SchemaWriter:
         return f"(?:{'|'.join(_literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting)})"
 
     def _object(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
+        if "properties" not in schema and schema.get("additionalProperties", True) is not False:
+            raise ValueError(f"the object at {at} needs properties; grammar() can leave them open")
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(properties, Mapping) or not isinstance(required, list):
-            raise ValueError(f"properties at {at} must be an object, and required a list")
+        are_names = isinstance(required, list) and all(isinstance(name, str) for name in required)
+        if not isinstance(properties, Mapping) or not are_names:
+            raise ValueError(f"properties at {at} must be an object, and required a list of names")
         if missing := [name for name in required if name not in properties]:
             raise ValueError(f"required at {at} names {missing[0]!r}, which is not among the properties")
         fields = []

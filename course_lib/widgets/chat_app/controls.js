@@ -34,7 +34,7 @@ export function settingsPanel(chat) {
       say: (value) => `${value.toLocaleString("en")} tokens at most`,
     },
   ].map((setting) => sliderRow(chat, setting));
-  const seed = node("input", { type: "number", min: 0, step: 1 });
+  const seed = node("input", { type: "number", min: 0, max: 2 ** 32, step: 1 });
   const left = node(
     "div",
     {},

@@ -26,7 +26,7 @@ export function turnList(chat) {
     const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
     while (places.length < path.length) places.push(turnPlace(chat));
     const rows = path.map((turn, i) => {
-      places[i].show(turn, models.length > 1);
+      places[i].show(turn);
       return places[i].element;
     });
     const n_forgotten = path.findLastIndex((turn) => turn.is_forgotten) + 1;
@@ -117,10 +117,10 @@ function turnPlace(chat) {
 
   /**
    * @param {Turn} shown
-   * @param {boolean} namesModel
    */
-  function show(shown, namesModel = false) {
+  function show(shown) {
     turn = shown;
+    const { path, models } = chat.result();
     const isReply = turn.role === "assistant";
     const isWriting = chat.isWriting();
     const isEdited = edited === turn.id;
@@ -130,14 +130,14 @@ function turnPlace(chat) {
     text.hidden = isEdited;
     editor.hidden = !isEdited;
     save.textContent = isReply ? "Save" : "Send";
-    who.textContent = isReply ? (namesModel && turn.model) || "Model" : "You";
+    who.textContent = isReply ? (models.length > 1 && turn.model) || "Model" : "You";
     place.textContent = `${version + 1} of ${turn.siblings.length}`;
     versions.hidden = turn.siblings.length < 2;
     earlier.ariaDisabled = String(version === 0 || isWriting);
     later.ariaDisabled = String(version === turn.siblings.length - 1 || isWriting);
     figures.textContent = took(turn).join(" · ");
     again.textContent = isReply ? "Write again" : "Answer";
-    again.hidden = !isReply && turn.id !== chat.result().path.at(-1).id;
+    again.hidden = !isReply && turn.id !== path.at(-1).id;
     edit.disabled = again.disabled = isWriting || isEdited;
   }
   return { element, show };

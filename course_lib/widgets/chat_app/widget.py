@@ -141,13 +141,14 @@ class ChatApp(SettingsWidget):
 
     def _begin(self, reply: Iterator[str], message: str = "", *, is_asked_for: bool = True) -> None:
         """Begin a reply, to a `message` that is no turn yet; the browser asks for the rest if it `is_asked_for`, else `say`."""
-        if self._reply is not None:
-            raise ValueError("a reply is being written: stop it first")
-        self._take_over()
-        self._reply = reply
-        about = {"model": self.settings["model"], "message": message, "is_asked_for": is_asked_for}
-        with self.hold_sync():
-            self.draft, self.result = {"text": ""} | about, self._look(self.settings["model"])
+        with self._busy:
+            if self._reply is not None:
+                raise ValueError("a reply is being written: stop it first")
+            self._take_over()
+            self._reply = reply
+            about = {"model": self.settings["model"], "message": message, "is_asked_for": is_asked_for}
+            with self.hold_sync():
+                self.draft, self.result = {"text": ""} | about, self._look(self.settings["model"])
 
     def _go_on(self) -> None:
         """Let a reply, if one is being written, go on for a moment. What ends it, an interrupt too, leaves a turn."""

@@ -8,6 +8,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -314,10 +315,8 @@ class ConstraintView(LiveWidget):
         """Return whether a text that has ended is `valid`, None if that is not known, and what is `said` of it; else {}."""
         if not text.ended:
             return {}
-        written, wanted = self._tokenizer.decode(text.ids), self.settings["wanted"]
-        is_schema = self.settings["kind"] == "schema"
-        valid, said = verdict_on_json(written, _schema(wanted)) if is_schema else verdict_on_match(written, wanted)
-        return {"valid": valid, "said": said, "matches": self._constraint.automaton.matches(written)}
+        valid, said = _judged(self._tokenizer.decode(text.ids), self.settings["kind"], self.settings["wanted"])
+        return {"valid": valid, "said": said}
 
     def _do(self, message: dict) -> None:
         """Do what the browser asks for."""
@@ -343,6 +342,12 @@ class ConstraintView(LiveWidget):
             self.problem = {"message": str(error), "wanted": settings["wanted"], "at": place}
         else:
             self._start(settings, compiled)
+
+
+@lru_cache(maxsize=4)  # a text that has ended is asked about at each step of the other, and an answer may take a second
+def _judged(written: str, kind: str, wanted: str) -> tuple[bool | None, str]:
+    """Return whether a text is what was wanted, None if that is not known, and what is said of it."""
+    return verdict_on_json(written, _schema(wanted)) if kind == "schema" else verdict_on_match(written, wanted)
 
 
 def _schema(text: str) -> dict:
