@@ -213,9 +213,8 @@ class _Answer:
             return
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if token := os.environ.get(self._endpoint.token_variable):
-            if not (
-                token.isascii() and token.isprintable()
-            ):  # a header with it would be refused in words that quote it
+            # a header with it would be refused in words that quote it
+            if not (token.isascii() and token.isprintable()):
                 raise EndpointError(f"what {self._endpoint.token_variable} holds is no token: a letter in it is none")
             headers["Authorization"] = f"Bearer {token}"
         path = f"{self._endpoint._place[3]}/chat/completions"
