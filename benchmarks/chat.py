@@ -72,9 +72,8 @@ def main() -> None:
         return chat.path[-1].seconds_to_first
 
     def cached() -> float:
-        list(
-            generate(model, [*known, 0], 0, prefix=chat.writer.prefix)
-        )  # the round before has read the tenth message: forget it
+        # the round before has read the tenth message: forget it
+        list(generate(model, [*known, 0], 0, prefix=chat.writer.prefix))
         return tenth()
 
     def without() -> float:

@@ -78,7 +78,7 @@ def show(name: str, texts: Sequence[str], beside: Sequence[float] | None = None)
     scores = [score(task, text) for task, text in zip(TASKS, texts, strict=True)]
     right = [one.fields_right for one in scores]
     low, high = bootstrap_interval(right)
-    cells = [name, f"{sum(one.valid for one in scores)}", f"{sum(right) / 60:.0%} ({low:.0%} to {high:.0%})"]
+    cells = [name, f"{sum(one.valid for one in scores)}", f"{sum(right) / len(right):.0%} ({low:.0%} to {high:.0%})"]
     if beside is not None:
         more, (low, high) = paired_difference(beside, right)
         cells.append(f"{more:+.0%} ({low:+.0%} to {high:+.0%})")

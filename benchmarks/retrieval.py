@@ -24,19 +24,19 @@ from course_lib.applications.retrieval import (
     fuse,
     plays,
 )
+from course_lib.applications.retrieval.search import DEPTH
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.tasks.passages import Question, holds, is_right, names_someone, questions, unanswerable
 
-N_SHOWN, DEPTH = 5, 100
+N_SHOWN = 5
 DEFAULT = (Fusion().k, Fusion().words / Fusion().meaning)
 SETTINGS = (DEFAULT, *product((0, 1, 2, 5, 10, 60), (1.0, 1.5, 2.0, 3.0)))  # k and words' weight; of equals the first
 
 ASKED = questions()
 PLAYS = sorted({question.work for question in ASKED})
 TRIED = [question.work in PLAYS[::2] for question in ASKED]  # questions on which something may be chosen
-PROMPTED = [question for question, tried in zip(ASKED, TRIED, strict=True) if tried][
-    ::3
-]  # the prompt was chosen on these
+# the prompt was chosen on these
+PROMPTED = [question for question, tried in zip(ASKED, TRIED, strict=True) if tried][::3]
 
 
 def share(right: Sequence[bool]) -> str:

@@ -24,7 +24,7 @@ from course_lib.inference import generate
 from course_lib.inference.generation import chat_prompt, tokenless_ids
 
 MODEL = "smollm2-135m-instruct"
-N_CLIENTS, N_ALONE, NEW_TOKENS = 30, 6, 64
+N_ALONE, NEW_TOKENS = 6, 64
 TOWNS = (
     "Rome", "Paris", "Athens", "Cairo", "Lima", "Oslo", "Kyoto", "Delhi", "Vienna", "Prague", "Lisbon", "Dublin", "Madrid",
     "Berlin", "Warsaw", "Havana", "Quito", "Nairobi", "Sydney", "Boston", "Venice", "Tunis", "Seoul", "Hanoi", "Bern",
@@ -36,6 +36,7 @@ ASKED = (
     "What is {} known for?",
 )
 PROMPTS = [ASKED[i % len(ASKED)].format(town) for i, town in enumerate(TOWNS)]
+N_CLIENTS = len(PROMPTS)
 
 
 @dataclass(frozen=True)

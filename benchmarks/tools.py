@@ -14,8 +14,7 @@ from course_lib import checkpoints
 from course_lib.applications.evaluation import mcnemar, paired_difference
 from course_lib.applications.tools import CALCULATIONS, CALCULATOR, Run, Tools, calculate
 from course_lib.finetuning.intervals import bootstrap_interval
-from course_lib.inference import roll_out
-from course_lib.inference.generation import chat_prompt, tokenless_ids
+from course_lib.inference import write_replies
 from course_lib.tasks.sums import Problem, plain_problems, story_problems
 
 N_PLAIN, FREE_TOKENS = 40, 64
@@ -29,38 +28,14 @@ KINDS = {
 }
 OPERATIONS = (  # the words were chosen with the problems in sight
     ("/", ("equal", "into", "share", "how many minutes")),
-    (
-        "-",
-        (
-            "left",
-            "lost",
-            "still",
-            "free",
-            "taken",
-            "higher",
-            "back",
-            "saved",
-            "run out",
-            "less",
-            "more than",
-            "shorter",
-        ),
-    ),
+    ("-", (
+        "left", "lost", "still", "free", "taken", "higher", "back", "saved", "run out", "less", "more than", "shorter",
+    )),
     ("*", ("each", "cost", "rows", "hold", " a day", " wide", "packs", "trays", "years", "carry", "pages")),
-)
+)  # fmt: skip
 
 
-# ---------------------------------------------------------------- ways to answer
-
-
-def alone(problems: tuple[Problem, ...]) -> list[str]:
-    """Let the model reply to the bare question as it likes."""
-    prompts = [TOKENIZER.encode(chat_prompt(TOKENIZER, [{"role": "user", "content": p.text}])) for p in problems]
-    limits = {"stop_ids": TOKENIZER.end_ids, "banned_ids": tokenless_ids(MODEL, TOKENIZER)}
-    replies = []
-    for start in range(0, len(prompts), 20):
-        replies += roll_out(MODEL, prompts[start : start + 20], FREE_TOKENS, **limits).answers
-    return [TOKENIZER.decode(id for id in ids if id not in TOKENIZER.end_ids) for ids in replies]
+# ---------------------------------------------------------------- without a model
 
 
 def rule(problem: Problem) -> str:
@@ -101,7 +76,9 @@ def main() -> None:
     calling = Tools(MODEL, TOKENIZER, [CALCULATOR], CALCULATIONS)
     runs = [calling(problem.text) for problem in PROBLEMS]
     answers = {
-        "SmolLM2 alone, in its own words": alone(PROBLEMS),
+        "SmolLM2 alone, in its own words": write_replies(
+            MODEL, TOKENIZER, [problem.text for problem in PROBLEMS], FREE_TOKENS
+        ),
         "SmolLM2 alone, same form and examples": [bare(problem.text).answer for problem in PROBLEMS],
         "SmolLM2 with the calculator": [run.answer or "" for run in runs],
         "no model: a rule and the calculator": [rule(problem) for problem in PROBLEMS],

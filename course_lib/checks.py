@@ -36,9 +36,8 @@ def check(name: str, value: object, kind: Any = int, at_least: float | None = No
     accepted, largest = _NUMBERS.get(wanted, (wanted, None))
     if not isinstance(value, accepted) or (largest and isinstance(value, bool)):
         raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
-    number = (
-        value.item() if hasattr(value, "item") else value
-    )  # of NumPy's, which would round the limits to its own kind
+    # of NumPy's, which would round the limits to its own kind
+    number = value.item() if hasattr(value, "item") else value
     if largest and not ((number > 0 if at_least is None else number >= at_least) and number <= min(at_most, largest)):
         low = "positive" if at_least is None else f"at least {at_least:g}"
         high = "finite" if at_most == math.inf else f"at most {at_most:g}"

@@ -62,10 +62,8 @@ def attention_ramp(theme: str = "light") -> np.ndarray:
     return colours[::-1].copy() if theme == "light" else colours.copy()
 
 
-_SIGNED = {
-    "light": "RdBu_r",
-    "dark": "berlin",
-}  # blue below zero, red above; the sign survives every common colour deficiency
+# blue below zero, red above; the sign survives every common colour deficiency
+_SIGNED = {"light": "RdBu_r", "dark": "berlin"}
 
 
 def diverging_ramp(theme: str = "light") -> np.ndarray:
@@ -236,12 +234,8 @@ def show_curves(
             ax.vlines(x, lows, highs, color=colour, linewidth=1.2)
     if level is not None:
         ax.axhline(level[0], color=PALETTE["light"]["residual"], linewidth=1)
-        name = {
-            "xytext": (0, 5),
-            "textcoords": "offset points",
-            "ha": "right",
-            "va": "bottom",
-        }  # clear of curves on the level
+        # clear of curves on the level
+        name = {"xytext": (0, 5), "textcoords": "offset points", "ha": "right", "va": "bottom"}
         ax.annotate(level[1], (1, level[0]), xycoords=("axes fraction", "data"), **name)
     if edge is not None:
         ax.axvline(edge[0], color=PALETTE["light"]["residual"], linewidth=1)

@@ -59,9 +59,8 @@ def side_by_side(ids: Tensor, keep: Tensor, n_samples: int) -> dict[str, Tensor 
     places = lengths[:, None] + torch.arange(n_steps, device=ids.device)  # of answers (group, step)
     in_row = places.clamp(max=ids.shape[1] - 1)[:, None].expand(-1, n_samples, -1)
     columns = torch.arange(longest, device=ids.device).expand(len(groups), -1)
-    owner = torch.arange(n_samples + 1, device=ids.device).repeat_interleave(
-        torch.tensor([longest] + n_samples * [n_steps], device=ids.device)
-    )  # 0 is the prompt
+    sizes = torch.tensor([longest] + n_samples * [n_steps], device=ids.device)
+    owner = torch.arange(n_samples + 1, device=ids.device).repeat_interleave(sizes)  # 0 is the prompt
     is_text = F.pad(columns < lengths[:, None], (0, n_samples * n_steps), value=True)
     sees = (owner[:, None] == owner) | (owner == 0)
     row, position = keep.nonzero(as_tuple=True)

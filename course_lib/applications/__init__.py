@@ -2,8 +2,9 @@
 
 Read in this order:
 
+- `writers`: who writes a chat's replies: a model in memory, which keeps what it has read
 - `chat`: a conversation: memory, branches, and replies that do not read it all again
-- `endpoint`: the same conversation with a larger model, behind an address
+- `endpoint`: another writer, for the same conversation with a larger model, behind an address
 - `constraints`: from a regular expression or a JSON schema to a mask that leaves a model only what keeps its text valid
 - `sandbox`: run a program that nobody has read, contained
 - `programs`: programs that a model wrote, tried by their tests: completion, repair, pass@k

@@ -87,7 +87,7 @@ def write_answers(
     if len(questions) != len(passages):
         raise ValueError(f"{len(questions)} questions need as many lists of passages, not {len(passages)}")
     room = model.config.context_length - max_new_tokens
-    fitting = [_fitting(tokenizer, *asked, room) for asked in zip(questions, passages, strict=True)]
+    fitting = [_fitting(tokenizer, *pair, room) for pair in zip(questions, passages, strict=True)]
     stops = _stop_ids(tokenizer)
     banned = tokenless_ids(model, tokenizer)
     order = sorted(range(len(questions)), key=lambda row: len(fitting[row][0]))

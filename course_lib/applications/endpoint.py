@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from course_lib.applications.chat import Draft, Prompt
+from course_lib.applications.writers import Draft, Prompt
 from course_lib.checks import check
 from course_lib.inference.generation import Rule, Sampling
 
@@ -33,7 +33,7 @@ class EndpointError(Exception):
 
 
 class Endpoint:
-    """Writes replies with `model_name` of the server at `address`, as "http://127.0.0.1:8000/v1"; see `chat.Writer`.
+    """Writes replies with `model_name` of the server at `address`, as "http://127.0.0.1:8000/v1"; see `writers.Writer`.
 
         chat = Chat(Endpoint("http://127.0.0.1:8000/v1", "smollm2-135m-instruct"))
 
@@ -215,9 +215,8 @@ class _Answer:
             return
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if token := os.environ.get(self._endpoint.token_variable):
-            if not (
-                token.isascii() and token.isprintable()
-            ):  # a header with it would be refused in words that quote it
+            # a header with it would be refused in words that quote it
+            if not (token.isascii() and token.isprintable()):
                 raise EndpointError(f"what {self._endpoint.token_variable} holds is no token: a letter in it is none")
             headers["Authorization"] = f"Bearer {token}"
         path = f"{self._endpoint._place[3]}/chat/completions"

@@ -22,6 +22,7 @@ from course_lib.architecture import TransformerLM
 from course_lib.checks import check, check_texts
 from course_lib.finetuning.intervals import bootstrap_interval
 from course_lib.inference.generation import chat_prompt, known_ids
+from course_lib.inference.rollouts import by_length
 from course_lib.pretraining.evaluation import as_in_use
 from course_lib.tokenization import Tokenizer
 
@@ -106,7 +107,7 @@ def answer_log_probs(model: TransformerLM, pairs: Sequence[tuple[Sequence[int], 
     found: list[Tensor] = [torch.empty(0)] * len(pairs)
     device = model.embedding.weight.device
     with as_in_use(model):
-        for batch in _batches([len(prompt) + len(answer) for prompt, answer in pairs]):
+        for batch in by_length([len(prompt) + len(answer) for prompt, answer in pairs], _READ_AT_ONCE):
             longest = max(sum(map(len, pairs[number])) for number in batch)
             ids = torch.zeros(len(batch), longest, dtype=torch.long)  # padded behind, where no token of a text looks
             keep = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -122,18 +123,6 @@ def answer_log_probs(model: TransformerLM, pairs: Sequence[tuple[Sequence[int], 
             for number, part in zip(batch, log_probs.split([len(pairs[number][1]) for number in batch]), strict=True):
                 found[number] = part
     return found
-
-
-def _batches(lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Yield the numbers of texts of `lengths`, those of similar length together, some _READ_AT_ONCE tokens at a time."""
-    batch: list[int] = []
-    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[number] > _READ_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
 
 
 def _cut(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:

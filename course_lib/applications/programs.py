@@ -68,8 +68,7 @@ def complete(
     """Return what a chat model writes behind the prompt of each of `tasks`, `n_samples` times, of at most 100 tokens.
 
     It is asked for the function, and its reply is begun by the prompt. A text ends where the function is over: what would
-    follow is not written at all. Another `seed` draws others. ValueError for no sample, and as of
-    `chat_prompt`.
+    follow is not written at all. Another `seed` draws others. ValueError for no sample, and as of `chat_prompt`.
     """
     check("n_samples", n_samples)
     prompts = [_begun(tokenizer, task) for task in tasks]

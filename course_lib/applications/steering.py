@@ -68,9 +68,9 @@ def steered(model: TransformerLM, vector: Tensor, layer: int, strength: float) -
     step = (strength * vector).detach().to(model.embedding.weight)
     if not step.isfinite().all():
         raise ValueError(f"{strength} times vector is not finite in {step.dtype}")
-    steered = twin(model)
-    steered.blocks[layer].register_forward_hook(lambda _block, _args, stream: stream + step)
-    return steered
+    pushed = twin(model)
+    pushed.blocks[layer].register_forward_hook(lambda _block, _args, stream: stream + step)
+    return pushed
 
 
 def _check_layer(model: TransformerLM, layer: int) -> None:

@@ -33,9 +33,8 @@ class NgramEmbedding(nn.Module):
         check("n_rows", n_rows)
         self.weight = embedding.weight
         self.n_rows = n_rows
-        self.table = nn.Parameter(
-            embedding.weight.new_zeros(2 * n_rows, embedding.weight.shape[1])
-        )  # pairs, then triples
+        # pairs, then triples
+        self.table = nn.Parameter(embedding.weight.new_zeros(2 * n_rows, embedding.weight.shape[1]))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map `ids` (batch, position) to vectors (batch, position, d_model)."""

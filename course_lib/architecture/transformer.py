@@ -104,9 +104,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (…, d_model) over its last dimension, in float32 inside."""
-        return F.layer_norm(
-            x, self.weight.shape, self.weight, self.bias, self.eps
-        )  # trains a quarter faster than written out
+        # trains a quarter faster than written out
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(nn.Module):

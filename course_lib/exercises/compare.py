@@ -117,9 +117,8 @@ def first_difference(got: object, wanted: object, names: tuple[str, ...], tolera
 
 def _loss_difference(got: object, wanted: Loss, name: str, tolerance: float) -> Difference | None:
     """Say where two losses part: by their values, or else by the first entry of their gradients that differs."""
-    got = (
-        got if isinstance(got, Loss) else Loss(got, torch.zeros_like(wanted.gradient))
-    )  # a plain number has no gradient
+    if not isinstance(got, Loss):  # a plain number has no gradient
+        got = Loss(got, torch.zeros_like(wanted.gradient))
     different = first_difference(got.value, wanted.value, (name,), tolerance)
     if different:
         return different

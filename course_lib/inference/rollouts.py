@@ -5,7 +5,7 @@ Prompts are padded on the left, so that all texts go on in the same column; the 
 behind it. A text that has ended leaves the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from course_lib.checks import check
 from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled
 from course_lib.inference.packed import packed
 
-__all__ = ["Rollouts", "read_columns", "roll_out"]
+__all__ = ["Rollouts", "by_length", "read_columns", "roll_out"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,21 @@ def read_columns(model: TransformerLM, ids: Tensor, padded: bool, padding: Tenso
     mask = is_text[:, None, start:, None] == is_text[:, None, None, :]
     positions = (columns[start:] - padding[:, None]).clamp(min=0)
     return model.residual(ids, cache, mask, positions=positions)[:, -1]
+
+
+def by_length(lengths: Sequence[int], n_tokens: int) -> Iterator[list[int]]:
+    """Yield the indices of `lengths`, in tokens, shortest first, as many at once as make `n_tokens` when padded, or one alone.
+
+    Texts of about the same length are read together, so that little is padding.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > n_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _ruled(rules: list[Rule | None], texts: list[list[int]], logits: Tensor) -> Tensor:

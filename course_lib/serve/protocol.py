@@ -23,10 +23,11 @@ _READ = {
     "seed", "stop", "logprobs", "top_logprobs", "response_format",
 }  # fmt: skip
 _UNUSED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}  # change no answer
+# not to be had here; these values say that they are not wanted either
 _NEUTRAL = {
     "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "tools": [], "functions": [], "tool_choice": "none",
     "parallel_tool_calls": True, "modalities": ["text"],
-}  # fmt: skip  # not to be had here; these values say that they are not wanted either
+}  # fmt: skip
 
 
 class ProtocolError(Exception):

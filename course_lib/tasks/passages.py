@@ -7,22 +7,21 @@ those only by chance, one of meanings may find them. The text is that of the mod
 what they are not fit for, stands in `data/README.md`.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from course_lib.checks import check
+from course_lib.checks import check, read_json_lines
 from course_lib.corpora.shakespeare import Work, fold_spelling
 
 __all__ = [
-    "MARGIN", "Question", "holds", "is_right", "names_someone", "passage", "questions", "shared_words", "unanswerable",
+    "Question", "holds", "is_right", "names_someone", "passage", "questions", "shared_words", "unanswerable",
 ]  # fmt: skip
 
-MARGIN = 11
-"""Lines on either side of the answer that belong to its passage: all that can stand in one chunk of twelve lines with it."""
-
+# Lines on either side of the answer that belong to its passage: all that can stand in one chunk of twelve lines with it.
+_MARGIN = 11
 _DATA = Path(__file__).with_name("data") / "passages.jsonl"
 _MOST_WORDS = 15  # of an answer that is right: whoever repeats the passage has not answered
 _LITTLE_WORDS = """
@@ -82,7 +81,7 @@ def names_someone(question: str) -> bool:
 
 
 def passage(question: Question, work: Work) -> str:
-    """Return the answer's lines and the MARGIN lines before and after them, speakers' names too, empty lines left out.
+    """Return the answer's lines and the 11 lines before and after them, speakers' names too, empty lines left out.
 
     ValueError if the lines do not stand in `work` exactly once.
     """
@@ -91,7 +90,7 @@ def passage(question: Question, work: Work) -> str:
     starts = [i for i in range(len(lines)) if tuple(lines[i : i + length]) == question.lines]
     if len(starts) != 1:
         raise ValueError(f"{work.name} ({work.edition}) holds {question.lines} {len(starts)} times, not once")
-    return "\n".join(lines[max(starts[0] - MARGIN, 0) : starts[0] + length + MARGIN])
+    return "\n".join(lines[max(starts[0] - _MARGIN, 0) : starts[0] + length + _MARGIN])
 
 
 def holds(question: Question, chunk: str) -> bool:
@@ -149,29 +148,23 @@ def _alike(first: str, second: str) -> bool:
 @cache
 def _read(path: Path) -> tuple[tuple[Question, ...], tuple[str, ...]]:
     """Return the questions in a file that have an answer, and the texts of those that have none."""
-    answered, unanswered = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if isinstance(row, dict) and set(row) == {"text"} and _is_text(row["text"]):
-                unanswered.append(row["text"])
-            else:
-                answered.append(_question(row))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}, is damaged: {error}") from None
-    texts = [question.text for question in answered] + unanswered
-    if len(set(texts)) < len(texts):
+    rows = read_json_lines(path, _row)
+    answered = tuple(row for row in rows if isinstance(row, Question))
+    unanswered = tuple(row for row in rows if isinstance(row, str))
+    if len({*(question.text for question in answered), *unanswered}) < len(rows):
         raise ValueError(f"{path} is damaged: a question stands in it twice")
-    return tuple(answered), tuple(unanswered)
+    return answered, unanswered
 
 
-def _question(row: object) -> Question:
+def _row(**row: Any) -> Question | str:
+    if set(row) == {"text"} and _is_text(row["text"]):
+        return row["text"]
+    return _question(row)
+
+
+def _question(row: dict[str, Any]) -> Question:
     fields = Question.__dataclass_fields__
-    if not isinstance(row, dict) or set(row) != set(fields):
+    if set(row) != set(fields):
         raise ValueError(f"a question has the fields {', '.join(fields)}, or text alone")
     lists = row["lines"], row["answers"]
     if not all(isinstance(texts, list) and texts and all(map(_is_text, texts)) for texts in lists):

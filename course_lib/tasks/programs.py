@@ -8,7 +8,7 @@
         \"\"\"
 
 A model is given the prompt and writes the function's body. Whether it is right is decided by tests that the prompt does not
-show. For repair, it is given a program that fails and what a test says of it. What the set is not fit for is in data/README.md.
+show. Of the first wrong program each task holds what a test says of it. What the set is not fit for is in data/README.md.
 
 Nothing here runs a program: one that a model wrote may do anything, and belongs into a sandbox.
 """
@@ -20,12 +20,9 @@ from functools import cache
 from importlib import resources
 from os import PathLike
 
-from course_lib.checks import check, check_fields, read_json_lines
+from course_lib.checks import check_fields, read_json_lines
 
-__all__ = ["PASSED", "ProgramTask", "WrongProgram", "program_tasks", "read_program_tasks"]
-
-PASSED = "all tests passed"
-"""What a program prints that has passed its tests, as its last line."""
+__all__ = ["ProgramTask", "WrongProgram", "program_tasks", "read_program_tasks"]
 
 _N_WRONG = 3  # programs that a task's tests must reject
 
@@ -54,7 +51,7 @@ class ProgramTask:
     solution: str  # what goes on behind it, from the end of the line: a right program is prompt + solution
     tests: tuple[str, ...]  # each a line "assert name(…) == …"
     wrong: tuple[WrongProgram, ...]  # three
-    complaint: str  # what the first failing test says of `broken`
+    complaint: str  # what the first failing test says of the first wrong program
 
     def __post_init__(self) -> None:
         check_fields(self, level=(1, 4))
@@ -66,19 +63,6 @@ class ProgramTask:
             raise ValueError(f"{self.name} must have {_N_WRONG} wrong programs")
         if not (self.tests and self.solution and self.complaint):
             raise ValueError(f"{self.name} has no tests, no solution or no complaint")
-
-    @property
-    def broken(self) -> str:
-        """The program to be repaired: that of the first known mistake."""
-        return self.prompt + self.wrong[0].body
-
-    def tested(self, program: str) -> str:
-        """Return the text of `program`, a whole one, with the tests behind it: run in a sandbox, a right one ends with PASSED.
-
-        That is the last line of its output. To end without an error is not enough: `exit()` before the tests does so too.
-        """
-        check("program", program, str)
-        return "\n".join([program, "", *self.tests, f"print({PASSED!r})", ""])
 
 
 @cache

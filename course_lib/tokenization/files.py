@@ -17,9 +17,8 @@ from course_lib.tokenization.sentencepiece import SPACE, SentencePieceTokenizer
 __all__ = ["load_tokenizer", "save_tokenizer"]
 
 _NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-_NAMES = tuple(
-    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-)  # known to chat templates
+# known to chat templates
+_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _SUPPORTED = (
     "supported is byte-level BPE as GPT-2, SmolLM2, Llama 3, Qwen 3, OLMo 2 and the later Mistral models have it, and "
     "SentencePiece's BPE with byte fallback as Llama 2, the first Mistral models and Gemma have it"

@@ -128,11 +128,11 @@ def test_the_real_vocabulary_writes_valid_json_too(smollm2, name):
 
 
 def test_values_that_fit_are_matched_and_others_are_not():
-    pattern = schema_pattern(SCHEMAS["needed in the middle"], max_spaces=2)
+    pattern = schema_pattern(SCHEMAS["needed in the middle"])
     for text in (
         '{"b":true,"d":null}',
-        '{ "a": true, "b": null,  "c":false ,"d":true,"e":null}'.replace(" ,", ","),
-        '{\n\n"b":true, "d":null\n}',
+        '{ "a": true, "b": null, "c":false ,"d":true,"e":null}'.replace(" ,", ","),
+        '{\n"b":true, "d":null\n}',
     ):
         assert re.fullmatch(pattern, text), text
     for text in (
@@ -141,10 +141,10 @@ def test_values_that_fit_are_matched_and_others_are_not():
         '{"b":true,,"d":true}',
         '{,"b":true,"d":true}',
         '{"b":1,"d":true}',
+        '{"b":true,  "d":true}',
         '{"b":true,"d":true,}',
     ):
         assert not re.fullmatch(pattern, text), text
-    assert not re.search("[ \\n]", schema_pattern(SCHEMAS["person"], max_spaces=0).replace("[ \\n]", " "))
     for none in ({"properties": {}}, {"additionalProperties": False}):
         assert re.fullmatch(schema_pattern({"type": "object", **none}), "{}")
     number, integer = schema_pattern({"type": "number"}), schema_pattern({"type": "integer"})

@@ -23,11 +23,10 @@ from course_lib.applications.retrieval import (
     open_chunk,
     packed,
     plays,
-    vectors_folder,
     words,
 )
 from course_lib.applications.retrieval.packed import pack, packed_vectors, unpack, write_packed
-from course_lib.applications.retrieval.vectors import _kept, by_work
+from course_lib.applications.retrieval.vectors import _kept, by_work, vectors_folder
 from course_lib.tasks.passages import holds, questions
 
 CPU = torch.device("cpu")

@@ -274,7 +274,7 @@ def test_a_damaged_file_is_told_with_its_line(tmp_path, monkeypatch, line):
     path.write_text(json.dumps({**GOOD, "text": "What?"}) + "\n" + line + "\n", encoding="utf-8")
     monkeypatch.setattr(passages, "_DATA", path)
     for read in (questions, unanswerable):
-        with pytest.raises(ValueError, match=r"passages.jsonl, line 2, is damaged"):
+        with pytest.raises(ValueError, match=r"passages.jsonl, line 2, cannot be read"):
             read()
 
 
@@ -285,7 +285,7 @@ def test_a_question_that_is_there_twice_or_bytes_that_are_no_text_are_told(tmp_p
     with pytest.raises(ValueError, match="stands in it twice"):
         questions()
     path.write_bytes(b'{"text": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"passages.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"passages.jsonl, line 1, cannot be read"):
         questions()
 
 

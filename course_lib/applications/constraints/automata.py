@@ -28,14 +28,13 @@ MAX_STATES = 50_000
 
 _MAX_MEMBERS = 10 * MAX_STATES  # of all sets of states together: a set of a thousand takes as long as a thousand sets
 
-Path = tuple[
-    tuple[int, int], ...
-]  # a range of bytes for each byte of a character: é and ê are ((0xC3, 0xC3), (0xA9, 0xAA))
+ByteRanges = tuple[tuple[int, int], ...]
+"""A range of bytes for each byte of a character: é and ê are ((0xC3, 0xC3), (0xA9, 0xAA))."""
 
 # ---------------------------------------------------------------- from a tree to states
 
 
-def _utf8(low: int, high: int) -> list[Path]:
+def _utf8(low: int, high: int) -> list[ByteRanges]:
     """Cut a range of code points until in each piece every byte can be chosen without regard to the others."""
     for limit in (0x7F, 0x7FF, 0xFFFF):  # beyond each a character takes one byte more
         if low <= limit < high:
@@ -56,7 +55,7 @@ class _Machine:
     def __init__(self, tree: Node):
         self.steps: list[list[int]] = []
         self.moves: list[list[tuple[int, int, int]]] = []
-        self._paths: dict[Ranges, list[Path]] = {}
+        self._paths: dict[Ranges, list[ByteRanges]] = {}
         self.start, self.end = self.new(), self.new()
         self.join(self.start, tree, self.end)
 
@@ -93,12 +92,12 @@ class _Machine:
                     start = loop
                 self.steps[start].append(end)
 
-    def paths(self, ranges: Ranges) -> list[Path]:
+    def paths(self, ranges: Ranges) -> list[ByteRanges]:
         if ranges not in self._paths:  # a repeated part is built many times
             self._paths[ranges] = [path for low, high in ranges for path in _utf8(low, high)]
         return self._paths[ranges]
 
-    def tail(self, path: Path, tails: dict[Path, int]) -> int:
+    def tail(self, path: ByteRanges, tails: dict[ByteRanges, int]) -> int:
         """Return where a character goes on with `path`: those of one class that end alike share the states of their `tails`."""
         if path not in tails:
             tails[path] = state = self.new()
@@ -122,9 +121,8 @@ class _Machine:
 
 # ---------------------------------------------------------------- from states to a table
 
-Edges = list[
-    dict[int, int]
-]  # of each state: the state that follows -> the bytes that lead there, byte b being bit 1 << b
+Edges = list[dict[int, int]]
+"""Of each state: the state that follows -> the bytes that lead there, byte b being bit 1 << b."""
 
 
 def _determinise(machine: _Machine) -> tuple[Edges, list[int]]:

@@ -15,17 +15,8 @@ __all__ = ["schema_pattern"]
 _MAX_DEPTH = 10
 _MAX_LENGTH = 200_000  # of a pattern: its automaton would be too large
 _REMARKS = {
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "$schema",
-    "$id",
-    "$comment",
-}
+    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment",
+}  # fmt: skip
 _KEYWORDS = {  # of each type: what Python reads it as, and what its schema may say
     "object": (dict, {"properties", "required", "additionalProperties"}),
     "array": (list, {"items", "minItems", "maxItems"}),
@@ -40,25 +31,24 @@ _ESCAPED = {ord(character): json.dumps(character)[1:-1] for character in '"\\\b\
 _SIGNS = frozenset(r"\.^$*+?{}[]|()")
 
 
-def schema_pattern(schema: Mapping[str, Any], *, max_spaces: int = 1) -> str:
+def schema_pattern(schema: Mapping[str, Any]) -> str:
     """Return a regular expression for JSON that fits `schema`, of a subset of JSON Schema, for `Constraint` and for `re`.
 
     Objects (`properties`, {} for none, and `required`; keys in the order in which the schema names them, and no others);
     arrays (`items`, `minItems`, `maxItems`); strings (`minLength` and `maxLength`, or `pattern`); integers of up to 18 digits
     (or `minimum` and `maximum`, at most 1,000 apart); numbers of up to 15 digits on either side of the point; booleans; null;
-    a list of types; `enum` and `const`; ten deep. Between its signs stand up to `max_spaces` spaces or line breaks.
+    a list of types; `enum` and `const`; ten deep. Between its signs may stand one space or line break.
 
     ValueError that names the place and the keyword for anything else: see `grammar` for what a regular expression cannot say.
     """
-    check("max_spaces", max_spaces, int, 0, 100)
-    return _SchemaWriter(f"[ \\n]{_times(0, max_spaces)}" if max_spaces else "").value(schema, "#", 0)
+    return _SchemaWriter().value(schema, "#", 0)
 
 
 class _SchemaWriter:
     """Writes the pattern of a value and of those inside it; `at` is the way to its schema, as a JSON pointer."""
 
-    def __init__(self, space: str):
-        self.space, self.comma = space, f",{space}"
+    space = "[ \\n]?"
+    comma = f",{space}"
 
     def value(self, schema: Any, at: str, depth: int) -> str:
         if not isinstance(schema, Mapping):
@@ -138,9 +128,8 @@ class _SchemaWriter:
         if first is not None:
             before = [f"(?:{field}{self.comma})?" for field, _ in fields[:first]]
             return "".join([*before, fields[first][0], *after[first + 1 :]])
-        starts = [
-            field + "".join(after[i + 1 :]) for i, (field, _) in enumerate(fields)
-        ]  # any may be the first one there
+        # any may be the first one there
+        starts = [field + "".join(after[i + 1 :]) for i, (field, _) in enumerate(fields)]
         return f"(?:{'|'.join(starts)})?" if starts else ""
 
     def _array(self, schema: Mapping[str, Any], at: str, depth: int) -> str:
@@ -237,10 +226,8 @@ def _class(ranges: Ranges) -> str:
 
 
 def _code(code: int) -> str:
-    return (
-        chr(code)
-        if chr(code).isascii() and chr(code).isalnum()
-        else f"\\U{code:08x}"
-        if code > 0xFFFF
-        else f"\\u{code:04x}"
-    )
+    if chr(code).isascii() and chr(code).isalnum():
+        return chr(code)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\u{code:04x}"

@@ -18,9 +18,9 @@ from course_lib.applications.retrieval.encoder import SentenceEncoder
 from course_lib.applications.retrieval.indexes import VectorIndex, WordIndex, words
 from course_lib.applications.retrieval.plane import Plane
 from course_lib.applications.retrieval.search import Fusion, Hit, Search, asked, fuse
-from course_lib.applications.retrieval.vectors import chunk_vectors, vectors_folder
+from course_lib.applications.retrieval.vectors import chunk_vectors
 
 __all__ = [
     "Chunk", "Fusion", "Hit", "Plane", "Search", "SentenceEncoder", "VectorIndex", "WordIndex", "asked", "chunk_vectors",
-    "cut", "cut_all", "fuse", "lessons", "open_chunk", "plays", "vectors_folder", "words",
+    "cut", "cut_all", "fuse", "lessons", "open_chunk", "plays", "words",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """A text as a vector of length 1: close vectors, close meanings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import tokenizers
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from course_lib import assets, checkpoints
 from course_lib.architecture.attention import padding_mask
 from course_lib.checks import check_texts
+from course_lib.inference.rollouts import by_length
 
 __all__ = ["SentenceEncoder"]
 
@@ -45,7 +46,7 @@ class SentenceEncoder:
         check_texts("texts", texts)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         vectors = torch.zeros(len(ids), self.model.config.d_model)
-        for rows in _batches([len(row) for row in ids]):
+        for rows in by_length([len(row) for row in ids], _AT_ONCE):
             vectors[rows] = self._read([ids[row] for row in rows]).float().cpu()
         if not vectors.isfinite().all():
             raise FloatingPointError("the encoder's vectors are no numbers")
@@ -59,15 +60,3 @@ class SentenceEncoder:
         mask = padding_mask(lengths, longest)
         stream = self.model(padded, mask if lengths.min() < longest else None)
         return (stream * mask[:, 0, 0, :, None]).sum(dim=1) / lengths[:, None]
-
-
-def _batches(lengths: list[int]) -> Iterable[list[int]]:
-    """Yield the indices of `lengths`, shortest first, as many at once as make _AT_ONCE tokens when padded."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > _AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -11,9 +11,10 @@ from course_lib.applications.retrieval.indexes import VectorIndex, WordIndex
 from course_lib.applications.retrieval.vectors import chunk_vectors
 from course_lib.checks import check, check_fields
 
-__all__ = ["Fusion", "Hit", "Search", "asked", "fuse"]
+__all__ = ["DEPTH", "Fusion", "Hit", "Search", "asked", "fuse"]
 
-_DEPTH = 100  # of the rankings that are fused
+DEPTH = 100
+"""How many of each ranking are fused."""
 
 
 def fuse(rankings: Sequence[Sequence[int]], k: float = 60, weights: Sequence[float] | None = None) -> dict[int, float]:
@@ -82,8 +83,8 @@ class Search:
         """Return the `n` best chunks by the fusion of both rankings, each 100 deep."""
         check("n", n)
         rankings = [
-            self.words.nearest(asked(query), _DEPTH)[0],
-            self.meanings.nearest(self.encoder([query])[0], _DEPTH)[0],
+            self.words.nearest(asked(query), DEPTH)[0],
+            self.meanings.nearest(self.encoder([query])[0], DEPTH)[0],
         ]
         scores = fuse(rankings, self.fusion.k, [self.fusion.words, self.fusion.meaning])
         return self._hits(list(scores)[:n], list(scores.values())[:n])

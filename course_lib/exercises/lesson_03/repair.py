@@ -40,9 +40,8 @@ def _block_inputs(generator: torch.Generator) -> list[tuple]:
         )
 
     sizes = [(2, 5, 7), (3, 4, 6), (1, 6, 8)]
-    return [
-        (3 * draw(batch, position, d_model), *parts(position, d_model)) for batch, position, d_model in sizes
-    ]  # three times the size that a norm would give it: a stream that was normalised is told from one that was not
+    # three times the size that a norm would give it: a stream that was normalised is told from one that was not
+    return [(3 * draw(batch, position, d_model), *parts(position, d_model)) for batch, position, d_model in sizes]
 
 
 def _sum_of_what_is_written(

@@ -15,29 +15,11 @@ Tokens = dict[int, bytes]
 _PATTERN = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _BYTES = [bytes([byte]) for byte in b"0123456789-/:.a "]
 _PIECES = [
-    b"19",
-    b"20",
-    b"1969-",
-    b"-0",
-    b"07-2",
-    b"12-",
-    b"-1",
-    b"0-",
-    b"1a",
-    b"a1",
-    b"1-1",
-    b"--",
-    b"3 ",
-    b"-12-",
-    b"969",
-]
+    b"19", b"20", b"1969-", b"-0", b"07-2", b"12-", b"-1", b"0-", b"1a", b"a1", b"1-1", b"--", b"3 ", b"-12-", b"969",
+]  # fmt: skip
 _BEYOND = [b"20-", b"07 ", b"5\n", b"-31.", b"200", b"1969-07-20", b"1969-07-20.", b"-07-20T", b"24x", b"-1-"]
-_FOREIGN = [
-    "٣".encode(),
-    "²".encode(),
-    b"\xff",
-    "−".encode(),
-]  # a digit and a minus to people, but not to the automaton
+# a digit and a minus to people, but not to the automaton
+_FOREIGN = ["٣".encode(), "²".encode(), b"\xff", "−".encode()]
 
 
 def _dates(generator: torch.Generator) -> list[tuple[list[list[int]], Tensor, Tokens, int]]:

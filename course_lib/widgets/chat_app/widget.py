@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 
 from traitlets import Dict
 
-from course_lib.applications.chat import Chat, ModelWriter, Turn, Writer
+from course_lib.applications.chat import Chat, Turn
 from course_lib.applications.endpoint import Endpoint
+from course_lib.applications.writers import ModelWriter, Writer
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
 from course_lib.inference import Sampling

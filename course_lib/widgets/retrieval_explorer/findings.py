@@ -8,16 +8,14 @@ from torch import Tensor
 
 from course_lib.applications.answers import confidence
 from course_lib.applications.retrieval import Chunk, Fusion, Search, asked, fuse, open_chunk, words
+from course_lib.applications.retrieval.search import DEPTH
 from course_lib.tasks.passages import Question, holds
 
 __all__ = ["Rankings", "lines_of", "rank"]
 
 _SHOWN = 10  # chunks of each ranking
-_DEPTH = 100  # of the rankings that are fused, as in `Search.both`
 _LINE = re.compile(r" *(\d+) ?([ │]?) ?(.*)")  # as `open_chunk` writes it
-_WORD = re.compile(
-    r"[^\W_]+(?:['’][^\W_]+)*"
-)  # where one may stand; whether it is one of the query is for `retrieval.words` to say
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # whether it is one of the query is for `retrieval.words` to say
 _LONGEST = 120  # characters of a chunk's beginning
 
 
@@ -78,8 +76,8 @@ def rank(search: Search, query: str, question: Question | None = None) -> Rankin
     vector = search.encoder([asked(query)])[0]
     return Rankings(
         query,
-        search.words.nearest(query, _DEPTH),
-        search.meanings.nearest(vector, _DEPTH),
+        search.words.nearest(query, DEPTH),
+        search.meanings.nearest(vector, DEPTH),
         vector,
         confidence(search, query),
         question,

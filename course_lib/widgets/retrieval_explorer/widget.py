@@ -113,9 +113,9 @@ class RetrievalExplorer(SettingsWidget):
         answers = {("quote", query, items): quote(self._search.encoder, query, self._chunks(items))}
         if self._model is not None:
             given = [()] if self.result["refused"] else [items, ()]
-            passages = [self._chunks(items) for items in given]
+            passages = [self._chunks(some) for some in given]
             written = write_answers(self._model, self._tokenizer, [query] * len(given), passages)
-            answers |= {("model", query, items): answer for items, answer in zip(given, written, strict=True)}
+            answers |= {("model", query, some): answer for some, answer in zip(given, written, strict=True)}
         self._answers |= answers
         self.result = self._compute(self.settings)
 
