@@ -7,7 +7,8 @@ from pathlib import Path
 from course_lib.applications.sandbox import Limits, Result, run
 
 TIGHT = Limits(seconds=20, processor=1, memory=128 * 2**20, processes=6, disk=2**20, files=20, output=10_000)
-LONG_LIVED = "import time; time.sleep(40)  # long life"
+MARK = f"# of the tests in process {os.getpid()}"  # another one may run such programs at the same time
+LONG_LIVED = f"import time; time.sleep(40)  {MARK}"
 
 
 def attempt(program: str, way: bool, limits: Limits = TIGHT, **options) -> Result:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hostile import LONG_LIVED, TIGHT, attempt, processes_with
+from hostile import LONG_LIVED, MARK, TIGHT, attempt, processes_with
 
 from course_lib.applications import sandbox
 from course_lib.applications.sandbox import Limits, contained_by, run
@@ -319,7 +319,7 @@ def test_an_interrupt_ends_it_all(way):
     with pytest.raises(KeyboardInterrupt):
         attempt(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {LONG_LIVED!r}])", way)
     assert time.monotonic() - started < 5
-    assert processes_with("# long life") == {}
+    assert processes_with(MARK) == {}
 
 
 def test_without_bubblewrap_one_warning_says_what_is_open(forgotten, monkeypatch):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import LONG_LIVED, TIGHT, attempt, processes_with
+from hostile import LONG_LIVED, MARK, TIGHT, attempt, processes_with
 
 from course_lib.applications import sandbox
 from course_lib.applications.sandbox import Limits
@@ -171,7 +171,7 @@ CHILDREN = {
 def test_nothing_outlives_it(child, end, way):
     program = f"import os, subprocess, sys, time\n{textwrap.dedent(CHILDREN[child])}\ntime.sleep(0.1)\n{end}"
     attempt(program, way, Limits(seconds=1.5))
-    assert processes_with("# long life") == {}
+    assert processes_with(MARK) == {}
 
 
 SIGNALS = [

@@ -5,7 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hostile import LONG_LIVED, TIGHT, processes_with
+from hostile import LONG_LIVED, MARK, TIGHT, processes_with
 
 from course_lib.applications import programs, sandbox
 from course_lib.applications.sandbox import Limits, Result, contained_by, run
@@ -53,7 +53,7 @@ def test_time_is_over_for_all_that_it_has_started():
     child = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {LONG_LIVED!r}])\n"
     assert attempt(f"{child}time.sleep(30)", Limits(seconds=0.5)).status == "time"
     assert attempt(child).status == "ok"
-    assert processes_with("# long life") == {}
+    assert processes_with(MARK) == {}
 
 
 def test_code_input_and_output_go_through():

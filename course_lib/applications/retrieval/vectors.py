@@ -20,6 +20,7 @@ from course_lib.applications.retrieval.packed import packed_vectors
 __all__ = ["by_work", "chunk_vectors", "vectors_folder"]
 
 _VECTORS = "vectors.safetensors"
+_QUICK = 500  # chunks that are read in seconds, and need no bar
 
 
 def by_work(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
@@ -40,7 +41,8 @@ def chunk_vectors(chunks: Sequence[Chunk], encoder: SentenceEncoder, exact: bool
     works = by_work(chunks)
     vectors = [None if exact else packed_vectors(work, encoder) for work in works]
     missing = [work for work, own in zip(works, vectors, strict=True) if own is None and _kept(work, encoder) is None]
-    for work in tqdm(missing, desc="vectors", unit="work", leave=False, disable=not missing):
+    is_quick = sum(map(len, missing)) < _QUICK
+    for work in tqdm(missing, desc="vectors", unit="work", leave=False, disable=is_quick):
         _make(work, encoder)
     return torch.cat([
         _read(vectors_folder(work, encoder), len(work)) if own is None else own
