@@ -37,7 +37,7 @@ __all__ = [
 _JUDGE = Path(sandbox.__file__).with_name("judge.py").read_text(encoding="utf-8")
 _N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 _LENGTH = 100  # tokens of a completion
-_AT_ONCE = 40  # completions
+_AT_ONCE = 16  # completions
 _FENCED = re.compile(r"^```\w*[ \t]*\n(.*?)(?:^```|\Z)", re.DOTALL | re.MULTILINE)
 
 
