@@ -102,7 +102,7 @@ def page(open_notebook, tmp_path_factory) -> Page:
     page = open_notebook([SETUP + folder, SHOW])
     # axe passes over text that an ancestor clips: all that is scrolled out of sight, and in JupyterLab, whose body is 0 high
     # and clips, every text there is.
-    page.set_viewport_size({"width": 1400, "height": 20_000})
+    page.set_viewport_size({"width": 1400, "height": 30_000})
     page.add_style_tag(content="body { height: 100vh }")
     page.evaluate(AXE.read_text())
     return page
