@@ -6,10 +6,10 @@ import { drawCurve, openPlot } from "../shared/curves.js";
 import { promptPanel } from "../shared/kernel.js";
 import { counted, short } from "../shared/numbers.js";
 import { oddsChart, twoDigits } from "../shared/odds.js";
-import { choiceRow, openSettings, sliderRow } from "../shared/settings.js";
+import { openSettings, sliderRow } from "../shared/settings.js";
 import { automatonPicture } from "./automaton.js";
+import { wantedPanel } from "./wanted.js";
 
-const PAUSE = 400; // ms without a key before what is typed is compiled
 const BREATH = 30; // ms between two tokens, for the picture to be drawn
 const ROOMS = [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]; // tokens
 const REASONS = {
@@ -44,6 +44,8 @@ function render({ model, el }) {
 }
 
 // ---- What all panels share: the settings, the writing, and the token whose way is looked at ----
+
+/** @typedef {ReturnType<typeof openView>} View */
 
 function openView(model, el) {
   let isWriting = false;
@@ -110,80 +112,6 @@ function openView(model, el) {
 }
 
 const textOf = (tokens) => tokens.map(({ piece }) => piece).join("");
-
-// ---- What is wanted ----
-
-function wantedPanel(view) {
-  const kind = choiceRow({
-    label: "What is typed",
-    choices: [
-      ["pattern", "Regular expression"],
-      ["schema", "JSON schema"],
-    ],
-    chosen: () => typed?.kind ?? view.settings().kind,
-    choose: (kind) => type({ kind }),
-  });
-  const examples = node("select", { ariaLabel: "Examples" });
-  const box = node("textarea", { ariaLabel: "What the text must be", spellcheck: false, maxLength: 20_000 });
-  const place = node("pre");
-  const message = node("p", { className: "error", role: "alert" });
-  const said = node("p", { className: "muted", role: "status" });
-  const head = node("header", {}, node("h3", { textContent: "What the text must be" }), kind.element, examples);
-  const element = node("section", { className: "wanted" }, head, box, node("div", {}, place, message, said));
-  let typed = null; // what is not answered yet
-  let timer = null;
-
-  examples.append(
-    node("option", { value: "", textContent: "Examples …" }),
-    ...view.examples().map(({ name }, i) => node("option", { value: i, textContent: name })),
-  );
-  examples.addEventListener("change", () => {
-    const { kind, wanted, prompt } = view.examples()[Number(examples.value)] ?? {};
-    examples.value = "";
-    if (kind) type({ kind, wanted, prompt }, 0);
-  });
-  box.addEventListener("input", () => type({}));
-
-  // Compiled once nobody has typed for a moment.
-  function type(changes, wait = PAUSE) {
-    typed = { kind: view.settings().kind, ...typed, wanted: box.value, ...changes };
-    box.value = typed.wanted;
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      timer = null;
-      view.want(typed);
-    }, wait);
-    draw();
-  }
-
-  const draw = soon(() => {
-    const { problem, settings, line } = view;
-    const answered = problem().wanted ?? settings().wanted;
-    if (timer === null && !line.isBusy()) typed = null;
-    if (!typed && document.activeElement !== box) box.value = answered;
-    kind.draw();
-    const isOpen = typed !== null;
-    const { message: complaint = "", at = null, wanted = "" } = isOpen ? {} : problem();
-    message.textContent = complaint;
-    place.textContent = complaint && at !== null ? placeIn(wanted, at) : "";
-    place.hidden = !place.textContent;
-    box.ariaInvalid = String(Boolean(complaint));
-    said.textContent = isOpen
-      ? "Compiling …"
-      : complaint
-        ? "Below is what compiled last."
-        : `Compiled: ${counted(view.drawing().n_states, "state")}.`;
-  });
-  return { element, draw };
-}
-
-// The line in which character `at` stands, cut around it, and a mark below that.
-function placeIn(text, at) {
-  const start = text.lastIndexOf("\n", at - 1) + 1;
-  const line = text.slice(start).split("\n", 1)[0];
-  const from = Math.max(0, at - start - 40);
-  return `${from ? "…" : ""}${line.slice(from, from + 70)}\n${" ".repeat(at - start - from + (from ? 1 : 0))}▲`;
-}
 
 // ---- The automaton ----
 
