@@ -202,9 +202,9 @@ def fresh_comparisons() -> list[Comparison]:
     return rated_comparisons(written_pairs(supervised()[0], lines().judged))
 
 
-def choice_probabilities(choices: Sequence[Comparison]) -> Tensor:
-    """Return the probability (comparison,) that the reward model gives to the second reply of each, of being chosen."""
-    of_first, of_second = (rewards(reward_model(hasty=False), texts) for texts in _sides(choices))
+def choice_probabilities(choices: Sequence[Comparison], *, hasty: bool = False) -> Tensor:
+    """Return the probability (comparison,) of the second reply to be chosen, by the reward model or the `hasty` one."""
+    of_first, of_second = (rewards(reward_model(hasty=hasty), texts) for texts in _sides(choices))
     return (of_second - of_first).sigmoid()
 
 

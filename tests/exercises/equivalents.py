@@ -145,14 +145,14 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
     },
     "06.7": {
         "a constant has no spread": {
-            f"k3 = torch.exp(-d) {constant}+ d" for constant in ("", "+ 1 ", "* 1 ", "/ 1 ", "- 2 ", "- 0 ", "- -1 ")
+            f"spread_3 = mean_and_spread(torch.exp(-d) {constant}+ d, policy)[1]"
+            for constant in ("", "+ 1 ", "* 1 ", "/ 1 ", "- 2 ", "- 0 ", "- -1 ")
         },
-        "k1 and k3 have one mean": {"mean = (chances * d).sum()", "mean = (chances * k3).sum()"},
-        "the sum and the mean over 100 tokens have one ratio": {
-            "return (chances * (estimates - mean) ** 2).mean().sqrt()",
+        "mean and spread are two": {"spread_3 = mean_and_spread(torch.exp(-d) - 1 + d, policy)[-1]"},
+        "one axis is the last one": {"policy = (logits + drift * direction).log_softmax(dim=0)"},
+        "softmax takes off what is added to all": {
+            "policy = (reference + drift * direction).log_softmax(dim=-1)",
         },
-        "a square has no sign": {"return (chances * (mean - estimates) ** 2).sum().sqrt()"},
-        _NO_ITEM: {"spread_ratio = spread(k3) / spread(d)"},
     },
     "07.2": {
         "a system turn more is not a step of two more": {"for start in range(0, len(turns), 2):"},

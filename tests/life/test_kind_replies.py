@@ -79,6 +79,7 @@ def test_probabilities_of_two_choices_the_other_way_round_sum_to_one():
     other = replace(one, first=one.second, second=one.first)
     there, back = kind_replies.choice_probabilities([one, other])
     assert there + back == pytest.approx(1) and there != pytest.approx(0.5, abs=1e-6)
+    assert kind_replies.choice_probabilities([one], hasty=True) != pytest.approx(there.item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["grpo", "ppo"])

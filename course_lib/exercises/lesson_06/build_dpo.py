@@ -135,7 +135,7 @@ BUILD_DPO = Exercise(
     stub=f"{_SIGNATURE}    ...\n",
     solution=_dpo(),
     why="A reward model's loss, with the policy itself in the reward model's place: the reward for which a policy would be "
-    "best under the leash beta · KL is beta · (log p − log r), up to a number that only the prompt decides, and which cancels "
+    "best under the leash beta · KL is beta · (log π − log π₀), up to a number that only the prompt decides, and which cancels "
     "in the difference. The reference is that leash: without it, the loss would be 0 for answers that were likely from the "
     "start, and drive others on for ever. What a mask leaves out cancels only if it is the same for both: two answers to one "
     "prompt share its log-probabilities, but not their padding. `logsigmoid` keeps the logarithm and the exponential "

@@ -74,8 +74,9 @@ def grpo_loss(log_probs, old_log_probs, rewards, written, clip):
 
     rewards (prompt, sample): a row is a group. The answers are the rows of the others, those of
     the first prompt first. log_probs (row, position), in nats: what the policy, as it is now, gives
-    each token. old_log_probs: the same when it wrote them; before the first update it is the very
-    same tensor, and yet gets no gradient. written (row, position), bool: True at answers' tokens.
+    each token. old_log_probs: the same when it wrote them, and constants: before the first update
+    it is the very same tensor as log_probs, so detach it. written (row, position), bool: True at
+    answers' tokens. The leash is left out here: its kl_weight is 0.
     (a) An answer's advantage A: its reward minus its group's mean, divided by the group's standard
         deviation (with n - 1) + 1e-4. All of its tokens have the same.
     (b) A token's ratio: its probability now to that then. Its loss: the smaller one of ratio · A
@@ -146,7 +147,7 @@ BUILD_GRPO = Exercise(
     solution=_grpo(),
     why="The group's mean stands where PPO has a critic: it is what an answer to this prompt brings on the average. Prompts "
     "are not alike, so a mean over all of them would reward answers for the ease of their prompt. At the first update the "
-    "loss itself is near 0 and says nothing; its gradient is that of advantage · log p, but only if the old probability does "
+    "loss itself is near 0 and says nothing; its gradient is that of advantage · log π, but only if the old probability does "
     "not move with the new one. The minimum stops a token that has already gone far enough where its advantage pushes it, and "
     "never one that went the other way. Two choices are disputed: division by the standard deviation lets prompts that are "
     "nearly always or nearly never answered well count more, and a mean over each answer's tokens first, as in the first "

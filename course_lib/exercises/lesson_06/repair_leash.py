@@ -1,4 +1,4 @@
-"""Exercise 06.3: the leash, pulling the wrong way."""
+"""Exercise 06.3: the reward of each token, with a leash that pulls the wrong way."""
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def token_rewards(rewards, log_probs, reference_log_probs, written, kl_weight):
     rewards (row,); the log-probabilities, in nats, that the policy and the reference give to the
     tokens (row, position); written (row, position), bool, is True at the answer's tokens, which
     the policy wrote: before them stands the prompt, and behind them padding, and both get 0.
-    A written token that the policy finds likelier than the reference does costs kl_weight a nat.
+    So a whole answer gets its own reward, less kl_weight times the estimate k1 of its KL.
     """
     drift = {drift}
     per_token = {per_token}
@@ -70,7 +70,7 @@ def token_rewards(rewards, log_probs, reference_log_probs, written, kl_weight):
 REPAIR_LEASH = Exercise(
     id="06.3",
     kind="repair",
-    title="A leash that pulls the wrong way",
+    title="The reward of each token, with one planted bug",
     section="The leash",
     answer="token_rewards",
     results=("rewards",),
@@ -78,13 +78,13 @@ REPAIR_LEASH = Exercise(
     expected=_token_by_token,
     stub=_leashed("kl_weight * drift * written"),
     solution=_leashed(),
-    why="log p − log r is positive where the policy writes what the reference would hardly write. That is to cost something, "
+    why="log π − log π₀ is positive where the policy writes what the reference would hardly write. That is to cost something, "
     "so it is taken off the reward. With a plus it is paid for: the policy is driven away from the reference, the faster the "
     "farther it is, and the reward rises all the way, so that the curve looks like success. Summed over an answer, the leash "
     "is −kl_weight times an estimate of the KL; a single token's part of it may well be positive, for the estimate is right "
     "only in the mean. `course_lib.alignment.penalised_rewards` is this function.",
     hints=(
-        "Take a token with log p = −1 and log r = −3. Has the policy moved away from the reference there? What does it get?",
+        "Take a token with log π = −1 and log π₀ = −3. Has the policy moved away from the reference there? What does it get?",
         "The policy is trained to make the rewards *large*. What does it do if moving away is worth more?",
         "The answer's own reward is right, and so are its place and the mask. One sign is not.",
     ),

@@ -50,7 +50,7 @@ kl = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
     mistakes=(
         Mistake(
             "kl = 1 / 2 * math.log(2 / 3) + 1 / 2 * math.log(2)",
-            "That is the other direction, KL(model ‖ policy): the mean over what the model writes, of log r − log p.",
+            "That is the other direction, KL(model ‖ policy): the mean over what the model writes, of log π₀ − log π.",
         ),
         Mistake(
             "kl = 1 / 2 * math.log(3 / 2) + 1 / 2 * math.log(1 / 2)",
@@ -97,11 +97,11 @@ kl = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
         ),
         Mistake(
             "kl = 3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4)",
-            "That is the policy's negative entropy: the mean of log p alone. Take the model's log-probability off each.",
+            "That is the policy's negative entropy: the mean of log π alone. Take the model's log-probability off each.",
         ),
         Mistake(
             "kl = -(3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4))",
-            "That is the policy's entropy. A KL compares it with the model: the mean of log p − log r.",
+            "That is the policy's entropy. A KL compares it with the model: the mean of log π − log π₀.",
         ),
         Mistake(
             "kl = 1 / 4 * math.log(1 / 2)",
@@ -113,8 +113,8 @@ kl = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
         ),
         Mistake(
             "kl = 3 / 4 - 1 / 2",
-            "That is by how much more often it is good. How far the policy has moved is counted in nats: the mean of log p − "
-            "log r.",
+            "That is by how much more often it is good. How far the policy has moved is counted in nats: the mean of log π − "
+            "log π₀.",
         ),
     ),
 )

@@ -26,42 +26,50 @@ def estimates(drift: float) -> list[tuple[float, float]]:
     return found
 
 
-def _spread_of_k3() -> float:
-    (_, of_k1), _, (_, of_k3) = estimates(2)
-    return of_k3 / of_k1
+def _three_ratios() -> tuple[float, float, float]:
+    """Return k3's spread in units of k1's at drift 0.1 and at drift 2, and k2's mean in units of k1's at drift 2."""
+    (_, near_k1), _, (_, near_k3) = estimates(0.1)
+    (mean, far_k1), (mean_of_k2, _), (_, far_k3) = estimates(2)
+    return near_k3 / near_k1, far_k3 / far_k1, mean_of_k2 / mean
 
 
 _EXPERIMENT = """\
 # The next token's distribution, of 100 tokens: a policy moves away from its reference, by `drift`.
 seeded = torch.Generator().manual_seed(2)
 logits, direction = torch.randn(2, 100, generator=seeded, dtype=torch.float64)
+reference = logits.log_softmax(dim=-1)  # log π₀
 
 
-def log_probs_at(drift):  # of the policy and of the reference, (vocab,) each
-    return (logits + drift * direction).log_softmax(dim=-1), logits.log_softmax(dim=-1)
+def mean_and_spread(estimates, policy):  # over what is drawn with log π = policy; (vocab,) each
+    mean = (policy.exp() * estimates).sum()
+    return mean, (policy.exp() * (estimates - mean) ** 2).sum().sqrt()
 
 
 """
 
 
 def _measured(
-    drift: str = "2",
-    chances: str = "log_p.exp()",
-    spread: str = "(chances * (estimates - mean) ** 2).sum().sqrt()",
+    near: str = "0.1",
+    far: str = "2",
+    drawn: str = "policy",
+    k2: str = "d**2 / 2",
     k3: str = "torch.exp(-d) - 1 + d",
-    answer: str = "spread(k3) / spread(d)",
+    ratios: str = "spread_3 / spread_1, mean_2 / mean_1",
+    answer: str = "near, far, too_far",
 ) -> str:
     """Return the cell of exercise 06.7 with its steps as given."""
     return f"""\
-{_EXPERIMENT}def spread(estimates):
-    mean = (chances * estimates).sum()
-    return {spread}
+{_EXPERIMENT}def compared(drift):
+    policy = (logits + drift * direction).log_softmax(dim=-1)
+    d = policy - reference
+    mean_1, spread_1 = mean_and_spread(d, {drawn})
+    mean_2 = mean_and_spread({k2}, {drawn})[0]
+    spread_3 = mean_and_spread({k3}, {drawn})[1]
+    return {ratios}
 
 
-log_p, log_r = log_probs_at({drift})
-chances, d = {chances}, log_p - log_r
-k3 = {k3}
-spread_ratio = ({answer}).item()
+(near, _), (far, too_far) = compared({near}), compared({far})
+ratios = {answer}
 """
 
 
@@ -70,104 +78,111 @@ WHAT_IF = Exercise(
     kind="why",
     title="What if the policy moves far away?",
     section="The leash",
-    answer="spread_ratio",
-    results=("spread_ratio",),
-    expected=_spread_of_k3,
+    answer="ratios",
+    results=("k3's spread at 0.1", "k3's spread at 2", "k2's mean at 2"),
+    expected=_three_ratios,
     tolerance=0.002,
     stub=f"""\
-{_EXPERIMENT}# A token that the policy draws gives an estimate of KL(policy ‖ reference), in nats. With
-# d = log p − log r of that token: k1 = d, k2 = d² / 2, k3 = exp(−d) − 1 + d.
-# At drift 2, how many times k1's spread is k3's? The spread is the standard deviation over what
-# the policy draws. No sample is needed: each of the 100 tokens counts with its probability.
-# Then try drift 0.1, and look at the three means as well. Which one would you trust, and when?
-spread_ratio = ...
+{_EXPERIMENT}# With the policy log π = (logits + drift * direction).log_softmax(dim=-1) and d = log π − log π₀,
+# a token estimates the KL, in nats: k1 = d, k2 = d² / 2, k3 = exp(−d) − 1 + d. Put in: how many
+# times k1's spread is k3's at drift 0.1, and at drift 2; how many times k1's mean is k2's at 2.
+ratios = ...
 """,
     solution=_measured(),
     why="Near the reference, at drift 0.1, all three have the mean 0.004, and k3's spread is an eleventh of k1's: that is why "
     "GRPO takes k3. At drift 2 the KL is 1.34 nats, and k3's spread is 4.7 times k1's. Its mean is still right; the spread "
-    "comes from tokens that the policy hardly ever draws and the reference draws far more often: there exp(−d) = r / p is in "
+    "comes from tokens that the policy hardly ever draws and the reference draws far more often: there exp(−d) = π₀ / π is in "
     "the hundreds, or the thousands. Of a thousand draws few or none hit one, so that k3's mean over them is too small more "
-    "often than not, and now and then far too large. k2's spread is as small as k1's, and its mean is 2.04: small spread is "
-    "no proof of being right. Where the whole distribution is at hand, as in training, the exact sum over the vocabulary has "
-    "no spread at all: `course_lib.alignment.exact_kl`.",
+    "often than not, and now and then far too large. k2's spread is as small as k1's, and its mean is 2.04, half as much "
+    "again as the KL: small spread is no proof of being right. Where the whole distribution is at hand, as in training, the "
+    "exact sum over the vocabulary has no spread at all: `course_lib.alignment.exact_kl`.",
     hints=(
-        "You need d for all 100 tokens, k3 of them, and a standard deviation in which some tokens count more than others.",
-        "Who draws the tokens? The mean is the sum of probability times estimate. The spread is measured from that mean.",
-        "Variance: the sum of probability · (estimate − mean)². Its root, for k3 and for d, and one divided by the other.",
+        "Make the policy at a drift, then d for all 100 tokens; `mean_and_spread` does the rest. Look at all six numbers.",
+        "Who draws the tokens? `mean_and_spread` takes the log-probabilities of the one who writes.",
+        "At each drift: the spread of exp(−d) − 1 + d divided by the spread of d, and the mean of d² / 2 divided by that of d.",
     ),
     mistakes=(
         Mistake(
-            _measured(drift="0.1"),
-            "That is the ratio at drift 0.1, worth comparing! The answer to put in is that at drift 2.",
+            _measured(near="2"),
+            "The first number is that at drift 2 as well. Near the reference, at drift 0.1, k3 does better.",
         ),
         Mistake(
-            _measured(drift="1"),
-            "That is the ratio at drift 1, worth comparing! The answer to put in is that at drift 2.",
+            _measured(far="0.1"),
+            "All three are those at drift 0.1. The second and the third are asked for at drift 2, where the policy is far "
+            "away.",
         ),
         Mistake(
-            _measured(drift="3"),
-            "That is the ratio at drift 3, worth comparing! The answer to put in is that at drift 2.",
+            _measured(near="2", far="0.1"),
+            "The drifts are exchanged: the first number is that at drift 0.1, the others are those at drift 2.",
         ),
         Mistake(
-            _measured(answer="spread(d) / spread(k3)"),
-            "That is k1's spread in units of k3's. It was asked the other way round.",
+            _measured(answer="far, near, too_far"),
+            "The first two numbers are exchanged: drift 0.1 comes first.",
         ),
         Mistake(
-            _measured(spread="(chances * (estimates - mean) ** 2).sum()"),
-            "That is the ratio of the variances. A standard deviation is the root of a variance.",
+            _measured(answer="near, far, compared(0.1)[1]"),
+            "The spreads are right. But k2's mean is that at drift 0.1, where it is nearly right. It is asked for at drift 2.",
         ),
         Mistake(
-            _measured(spread="(chances * estimates**2).sum().sqrt()"),
-            "The mean is not taken off: the spread is how far the estimates lie from their mean, not from 0.",
+            _measured(ratios="spread_1 / spread_3, mean_2 / mean_1"),
+            "Those are k1's spreads in units of k3's. It was asked the other way round.",
         ),
         Mistake(
-            _measured(spread="(chances * (estimates - mean).abs()).sum()"),
-            "That is the mean distance. The standard deviation is the root of the mean square.",
+            _measured(ratios="spread_3 / spread_1, mean_1 / mean_2"),
+            "The spreads are right. But the last number is k1's mean in units of k2's. It was asked the other way round.",
         ),
         Mistake(
-            _measured(spread="estimates.std()"),
-            "All 100 tokens count the same here. The policy draws some of them often and others hardly ever.",
+            _measured(ratios="spread_1 / spread_3, mean_1 / mean_2"),
+            "All three are upside down: they are asked for in units of k1's.",
         ),
         Mistake(
-            _measured(chances="log_r.exp()"),
+            _measured(ratios="(spread_3 / spread_1) ** 2, mean_2 / mean_1"),
+            "The first two are ratios of variances. A spread is the root of a variance, and `mean_and_spread` has taken it.",
+        ),
+        Mistake(
+            _measured(ratios="spread_3, mean_2"),
+            "Those are k3's spreads and k2's mean in nats. How many times k1's are they?",
+        ),
+        Mistake(
+            _measured(ratios="spread_3, mean_2 / mean_1"),
+            "The first two are k3's spreads in nats. How many times k1's are they?",
+        ),
+        Mistake(
+            _measured(ratios="spread_3 / spread_1, mean_2"),
+            "The spreads are right. But the last number is k2's mean in nats. How many times the KL, k1's mean, is it?",
+        ),
+        Mistake(
+            _measured(ratios="spread_3 - spread_1, mean_2 - mean_1"),
+            "Those are differences in nats. How many times as large are they?",
+        ),
+        Mistake(
+            _measured(drawn="reference"),
             "The tokens count as if the reference drew them. It is the policy that writes, and that is estimated from.",
         ),
         Mistake(
+            _measured(drawn="torch.full_like(d, 0.01).log()"),
+            "All 100 tokens count the same here. The policy draws some of them often and others hardly ever.",
+        ),
+        Mistake(
             _measured(k3="torch.exp(d) - 1 - d"),
-            "The sign of d is wrong in k3: r / p is exp(−d). As it stands, it would do for tokens that the reference draws.",
+            "The sign of d is wrong in k3: π₀ / π is exp(−d). As it stands, it would do for tokens that the reference draws.",
         ),
         Mistake(
             _measured(k3="torch.exp(-d) - 1"),
             "That leaves out the last part of k3, + d. exp(−d) − 1 alone has the mean 0.",
         ),
         Mistake(
-            _measured(answer="spread(d**2 / 2) / spread(d)"),
-            "That is k2's spread in units of k1's. It was asked for that of k3.",
+            _measured(k3="d**2 / 2"),
+            "The first two are k2's spreads in units of k1's. They were asked for of k3.",
         ),
         Mistake(
-            _measured(answer="spread(k3) / spread(d**2 / 2)"),
-            "That is k3's spread in units of k2's. It was asked for in those of k1.",
+            _measured(k2="torch.exp(-d) - 1 + d"),
+            "The spreads are right. But the last number is k3's mean in units of k1's, and it is 1: both are right in the "
+            "mean. It was asked for k2's.",
         ),
         Mistake(
-            _measured(answer="spread(k3)"),
-            "That is k3's spread in nats. How many times k1's is it?",
-        ),
-        Mistake(
-            _measured(answer="spread(d)"),
-            "That is k1's spread in nats. How many times as large is k3's?",
-        ),
-        Mistake(
-            _measured(answer="spread(k3) - spread(d)"),
-            "That is by how many nats k3's spread is larger. How many times as large is it?",
-        ),
-        Mistake(
-            _measured(answer="(chances * k3).sum() / (chances * d).sum()"),
-            "That is the ratio of the *means*, and it is 1: both are right in the mean. How far do single estimates lie from "
-            "it?",
-        ),
-        Mistake(
-            _measured(answer="(chances * d).sum()"),
-            "That is the KL itself, the mean of k1. How far do single estimates lie from it, with k3 and with k1?",
+            _measured(k2="d**2"),
+            "The spreads are right. But k2 is *half* the square of d.",
         ),
     ),
 )
