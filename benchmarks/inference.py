@@ -1,7 +1,8 @@
-"""SmolLM2-135M in float32: this library beside `transformers`, on the same weights, in one run, round by round in turn.
+"""SmolLM2-135M in float32 beside `transformers`, as stored beside llama.cpp: one file, one run, round by round in turn.
 
 Each side has a process of its own: in a shared one it hangs on what the other side freed whether memory is at hand or costs
-page faults, and a prefill varies by a tenth. Prints the tables of benchmarks/README.md, in three minutes on two cores.
+page faults, and a prefill varies by a tenth. Prints the tables of benchmarks/README.md, in four minutes on two cores.
+`llama-cpp-python` comes with the extra `bench`, built from source in some minutes.
 """
 
 import statistics
@@ -10,24 +11,33 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 import transformers
+from torch.nn.functional import cross_entropy
 
 from course_lib import assets, checkpoints
+from course_lib.corpora.shakespeare import works
 from course_lib.inference import generate
 
-ROUNDS, NEW_TOKENS, PREFILL = 7, 64, 512
+ROUNDS, NEW_TOKENS, PREFILL, HELD_OUT = 7, 64, 512, 4096
 IDS = torch.randint(1000, 40_000, (1, PREFILL), generator=torch.Generator().manual_seed(0))
 PROMPT = IDS[:, :1]  # one token, so that only decoding is timed
 
+NAME = "smollm2-135m-instruct"
 LOAD = {
     "course_lib": "from course_lib import checkpoints",
+    "stored": "from course_lib import checkpoints",
     "transformers": "import transformers; from course_lib import assets; gguf = assets.fetch('smollm2-135m-instruct')",
 }
 OPEN = {
     "course_lib": "model, _ = checkpoints.load('smollm2-135m-instruct', dtype=torch.float32)",
+    "stored": "model, _ = checkpoints.load('smollm2-135m-instruct', weights='stored')",
     "transformers": "model = transformers.AutoModelForCausalLM.from_pretrained("
     "gguf.parent, gguf_file=gguf.name, dtype=torch.float32)",
 }
@@ -42,15 +52,15 @@ def seconds(work: Callable) -> float:
 # ---------------------------------------------------------------- what is timed: name -> work
 
 
-def ours() -> dict[str, Callable]:
+def ours(**options) -> dict[str, Callable]:
     """Greedy decoding with a cache, and all logits of a prompt, by this library."""
-    model, _ = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
+    model, _ = checkpoints.load(NAME, **options)
     return {"decode": lambda: list(generate(model, PROMPT[0].tolist(), NEW_TOKENS)), "prefill": lambda: model(IDS)}
 
 
 def theirs() -> dict[str, Callable]:
     """The same by `transformers`, which may not stop early."""
-    gguf = assets.fetch("smollm2-135m-instruct")
+    gguf = assets.fetch(NAME)
     model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     options = {"do_sample": False, "eos_token_id": None, "min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
     return {
@@ -59,13 +69,33 @@ def theirs() -> dict[str, Callable]:
     }
 
 
+def llama() -> dict[str, Callable]:
+    """The same by llama.cpp, of a prompt the last logits alone, as it makes them."""
+    from llama_cpp import Llama  # of the extra `bench`, in the process that needs it
+
+    n_threads = torch.get_num_threads()
+    options = {"n_ctx": 1024, "n_batch": PREFILL, "n_threads": n_threads, "n_threads_batch": n_threads}
+    model = Llama(str(assets.fetch(NAME)), **options, verbose=False)
+
+    def decode() -> None:
+        model.reset()
+        for _ in islice(model.generate(PROMPT[0].tolist(), temp=0, repeat_penalty=1), NEW_TOKENS):
+            pass
+
+    def prefill() -> None:
+        model.reset()
+        model.eval(IDS[0].tolist())
+
+    return {"decode": decode, "prefill": prefill}
+
+
 def weight_products() -> dict[str, Callable]:
     """The matrix-vector products of NEW_TOKENS decoding steps and nothing else: what the machine allows at best.
 
     Once with every matrix by rows, as `nn.Linear` makes them, and once with each shape by rows or by columns, whichever
     PyTorch multiplies faster here.
     """
-    model, _ = checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)
+    model, _ = checkpoints.load(NAME, dtype=torch.float32)
     weights = [p for p in model.parameters() if p.ndim == 2]
     vectors = {weight.shape[1]: torch.randn(1, weight.shape[1]) for weight in weights}
 
@@ -124,11 +154,45 @@ print(loaded - start, time.perf_counter() - start)
     return float(load), float(first)
 
 
-def main():
-    own, peer, limit = start(ours), start(theirs), start(weight_products)
+def held_out_losses() -> list[float]:
+    """Return the loss in nats a token on the opening of a play, of the model in float32 and as stored."""
+    models = [checkpoints.load(NAME, dtype=torch.float32)[0], checkpoints.load(NAME, weights="stored")[0]]
+    tokenizer = checkpoints.load(NAME)[1]
+    text = next(work.text for work in works() if (work.name, work.edition) == ("hamlet", "modern"))
+    ids = torch.tensor(tokenizer.encode(text))[: HELD_OUT + 1]
+    windows = [(part[:-1], part[1:]) for part in (ids[at : at + 1025] for at in range(0, HELD_OUT, 1024))]
+    with torch.inference_mode():
+        losses = [[cross_entropy(model(x[None])[0], y) for x, y in windows] for model in models]
+    return [torch.stack(some).mean().item() for some in losses]
+
+
+def mapped_bytes(n_processes: int) -> float:
+    """Return the memory that the stored weights take in all of `n_processes` that have written with them."""
+    processes = [start(partial(ours, weights="stored")) for _ in range(n_processes)]
+    for process in processes:
+        process.submit(_seconds, "decode").result()
+    return sum(process.submit(_mapped).result() for process in processes)
+
+
+def _mapped() -> int:
+    """Return the bytes of mapped weights of this process, shared pages divided among all that share them."""
+    is_weights, total = False, 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            is_weights = line.endswith("model.safetensors")
+        elif is_weights and line.startswith("Pss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+def main() -> None:
+    """Print the tables."""
+    own, packed, peer = start(partial(ours, dtype=torch.float32)), start(partial(ours, weights="stored")), start(theirs)
+    fast, limit = start(llama), start(weight_products)
     difference = abs(own.submit(_logits).result() - peer.submit(_logits).result()).max()
+    sides = own, packed, peer, fast
     works = [
-        *((process, work) for work in ("decode", "prefill") for process in (own, peer)),
+        *((process, work) for work in ("decode", "prefill") for process in sides),
         *((limit, layout) for layout in ("by rows", "fastest layout")),
     ]
     rounds = [{work: work[0].submit(_seconds, work[1]).result() for work in works} for _ in range(ROUNDS)]
@@ -136,27 +200,41 @@ def main():
     def median(process, name: str) -> float:
         return statistics.median(r[process, name] for r in rounds)
 
+    def ratio(name: str, side, other) -> float:
+        return statistics.median(r[other, name] / r[side, name] for r in rounds)
+
     print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads, float32"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, llama-cpp-python {version('llama-cpp-python')}"
     )
-    print(f"largest difference of logits: {difference:.1e}; medians of {ROUNDS} rounds\n")
-    print("| | course_lib | transformers | ratio, round by round |")
-    print("|---|---|---|---|")
+    print(f"{torch.get_num_threads()} threads; medians of {ROUNDS} rounds; ratios are round by round")
+    print(f"largest difference of logits in float32: {difference:.1e}\n")
+    print(
+        "| | course_lib, float32 | transformers, float32 | ratio | course_lib, stored | llama.cpp | ratio | stored to float32 |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for row, name, tokens, digits in (
         ("decode (tokens/s)", "decode", NEW_TOKENS, 1),
-        (f"prefill of {PREFILL}, all logits (tokens/s)", "prefill", PREFILL, 0),
+        (f"prefill of {PREFILL} (tokens/s)", "prefill", PREFILL, 0),
     ):
-        speeds = [f"{tokens / median(process, name):.{digits}f}" for process in (own, peer)]
-        ratio = statistics.median(r[peer, name] / r[own, name] for r in rounds)
-        print(f"| {row} | {speeds[0]} | {speeds[1]} | {ratio:.2f} |")
+        float32, theirs_, stored, llamas = (
+            f"{tokens / median(process, name):.{digits}f}" for process in (own, peer, packed, fast)
+        )
+        ratios = [f"{ratio(name, *pair):.2f}" for pair in ((own, peer), (packed, fast), (packed, own))]
+        print(f"| {row} | {float32} | {theirs_} | {ratios[0]} | {stored} | {llamas} | {ratios[1]} | {ratios[2]} |")
     loads = {side: [load_seconds(side) for _ in range(3)] for side in LOAD}
     for row, index in (("load (s)", 0), ("load and first token (s)", 1)):
-        mine, other = (statistics.median(pair[index] for pair in loads[side]) for side in LOAD)
-        print(f"| {row} | {mine:.2f} | {other:.1f} | {other / mine:.0f} |")
+        mine, stored, other = (
+            statistics.median(pair[index] for pair in loads[side]) for side in ("course_lib", "stored", "transformers")
+        )
+        print(f"| {row} | {mine:.2f} | {other:.1f} | {other / mine:.0f} | {stored:.2f} | | | |")
+    losses = held_out_losses()
+    print(f"\nLoss on {HELD_OUT:,} tokens of Hamlet: {losses[0]:.4f} nats in float32, {losses[1]:.4f} as stored.")
+    one, three = mapped_bytes(1), mapped_bytes(3)
+    print(f"Stored weights in memory: {one / 1e6:.0f} MB of one process, {three / 1e6:.0f} MB of three together.")
     print("\nThe machine's limit is the bare matrix-vector products of as many tokens, measured in the same rounds:\n")
     print("| matrices lie | bandwidth | limit | course_lib reaches |")
     print("|---|---|---|---|")
-    n_bytes = sum(p.nbytes for p in checkpoints.load("smollm2-135m-instruct", dtype=torch.float32)[0].parameters())
+    n_bytes = sum(p.nbytes for p in checkpoints.load(NAME, dtype=torch.float32)[0].parameters())
     for layout in ("by rows", "fastest layout"):
         speed = NEW_TOKENS / median(limit, layout)
         share = 100 * statistics.median(r[limit, layout] / r[own, "decode"] for r in rounds)

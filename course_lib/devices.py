@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 __all__ = [
-    "autocast", "keeps_blocks", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread", "synchronize",
+    "autocast", "keeps_blocks", "lanes", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread",
+    "synchronize",
 ]  # fmt: skip
 
 
@@ -39,6 +40,13 @@ def pick_dtype(device: torch.device) -> torch.dtype:
 def keeps_blocks(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether oneDNN makes products of `dtype` on `device`, from matrices in its own blocks: float32 on a CPU."""
     return device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def lanes(device: torch.device) -> int:
+    """Return how many rows PyTorch's kernel for 4-bit matrices keeps side by side on `device`, 0 if it has none there."""
+    if device.type != "cpu":
+        return 0
+    return {"AVX2": 32, "AVX512": 64}.get(torch.backends.cpu.get_cpu_capability(), 0)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

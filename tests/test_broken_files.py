@@ -79,7 +79,7 @@ def write_texts(folder: Path, name: str) -> None:
 def read_gguf(folder: Path) -> object:
     shutil.rmtree(folder / "stage", ignore_errors=True)
     (folder / "stage").mkdir()
-    made = converting._convert_file(folder / "tiny.gguf", folder / "stage")
+    made = converting._convert_file(folder / "tiny.gguf", False, folder / "stage")
     weights = converting.read_converted(made)[1]
     return {name: tensor.tolist() for name, tensor in weights.items()}, load_tokenizer(made).vocab
 

@@ -145,7 +145,7 @@ class PreferencePairs(Rows):
 
 
 def _under(reference: TransformerLM, ids: Tensor, targets: Tensor) -> Tensor:
-    device = reference.embedding.weight.device
+    device = reference.device
     with as_in_use(reference), autocast(device, pick_dtype(device)):  # as the policy is trained
         batches = zip(*(part.to(device).split(64) for part in (ids, targets)), strict=True)
         found = [answer_log_probs(token_log_probs(reference, *batch), batch[1] != IGNORED).cpu() for batch in batches]

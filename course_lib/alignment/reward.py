@@ -80,7 +80,7 @@ def preference_loss(
 
 def rewards(model: RewardModel, texts: Sequence[Sequence[int]]) -> Tensor:
     """Return the reward of each of `texts` (token ids): float32 (text,), on the CPU."""
-    device, found = model.embedding.weight.device, []
+    device, found = model.device, []
     with as_in_use(model):
         for start in range(0, len(texts), 64):
             some = texts[start : start + 64]

@@ -105,7 +105,7 @@ def answer_log_probs(model: TransformerLM, pairs: Sequence[tuple[Sequence[int], 
             )
         known_ids(model, f"pair {number}", [*prompt, *answer])
     found: list[Tensor] = [torch.empty(0)] * len(pairs)
-    device = model.embedding.weight.device
+    device = model.device
     with as_in_use(model):
         for batch in by_length([len(prompt) + len(answer) for prompt, answer in pairs], _READ_AT_ONCE):
             longest = max(sum(map(len, pairs[number])) for number in batch)
@@ -162,7 +162,7 @@ def judge(model: TransformerLM, tokenizer: Tokenizer, question: str, a: str, b: 
         raise ValueError("this tokenizer has no token for the letter A or B")
     prompt = tokenizer.encode(chat_prompt(tokenizer, [{"role": "user", "content": request}]))
     with as_in_use(model):
-        stream = model.residual(torch.tensor([prompt], device=model.embedding.weight.device))[0, -1]
+        stream = model.residual(torch.tensor([prompt], device=model.device))[0, -1]
         for_a, for_b = model.unembed(stream).float()[[ids[0] for ids in letters]].tolist()
     return torch.tensor(for_a - for_b).sigmoid().item()
 

@@ -50,7 +50,7 @@ def mean_stream(model: TransformerLM, texts: Sequence[Sequence[int]], layer: int
             if not 2 <= len(text) <= context:
                 raise ValueError(f"text {number} must have 2 to {context} tokens, not {len(text)}")
             ids = known_ids(model, f"text {number}", text)
-            reader.residual(torch.tensor([ids], device=model.embedding.weight.device))
+            reader.residual(torch.tensor([ids], device=model.device))
     return torch.stack(streams).mean(dim=0)
 
 
@@ -65,7 +65,7 @@ def steered(model: TransformerLM, vector: Tensor, layer: int, strength: float) -
     check("strength", strength, float, -math.inf)
     if vector.shape != (model.config.d_model,):
         raise ValueError(f"vector must have the shape ({model.config.d_model},), not {tuple(vector.shape)}")
-    step = (strength * vector).detach().to(model.embedding.weight)
+    step = (strength * vector).detach().to(model.device, model.dtype)
     if not step.isfinite().all():
         raise ValueError(f"{strength} times vector is not finite in {step.dtype}")
     pushed = twin(model)

@@ -6,6 +6,7 @@ Read in this order:
 - `transformer`: norms, feed-forward networks, blocks and the models, all of one configuration (03)
 - `open_models`: today's models as settings of it (03)
 - `accounting`: what a model costs in weights, operations and bytes (03)
+- `quantised`: matrices of four or eight bits a weight, for inference (08)
 - `ngrams`: vectors for the last pairs and triples of tokens (04)
 """
 

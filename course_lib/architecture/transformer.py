@@ -211,6 +211,16 @@ class _Stack(nn.Module):
         )
         self.final_norm = nn.Identity() if config.norm_position == "post" else _norm(config)  # "post" ends in one
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the residual stream is computed."""
+        return next(self.parameters()).dtype
+
     def residual(
         self,
         ids: Tensor,
@@ -302,8 +312,7 @@ class TransformerLM(_Stack):
 
     def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
         """Return an empty key/value cache for each layer, for `batch` sequences of up to `capacity` tokens."""
-        like, shape = self.embedding.weight, self.blocks[0].attention
-        options = {"device": like.device, "dtype": like.dtype}
+        shape, options = self.blocks[0].attention, {"device": self.device, "dtype": self.dtype}
         return [KVCache(batch, shape.n_kv_heads, capacity, shape.d_head, **options) for _ in self.blocks]
 
 

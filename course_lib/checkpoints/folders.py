@@ -117,7 +117,7 @@ def rename(names: Iterable[str], read: Callable[[str], Tensor], table: Names, n_
     """
     left = set(names)
     renamed = {}
-    for ours, theirs in _every_layer(table, n_layers):
+    for ours, theirs in every_layer(table, n_layers):
         if left.issuperset(theirs):
             renamed[ours] = _by_columns(_merge([read(name) for name in theirs]))
             left.difference_update(theirs)
@@ -139,7 +139,8 @@ def _by_columns(weight: Tensor) -> Tensor:
     return weight.T.contiguous().T
 
 
-def _every_layer(names: Names, n_layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def every_layer(names: Names, n_layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield our name and theirs of each tensor, layer by layer."""
     for ours, theirs in names.items():
         for layer in range(n_layers if "{}" in ours else 1):
             yield ours.format(layer), tuple(name.format(layer) for name in theirs)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from course_lib import assets, storage
 from course_lib.architecture import TransformerConfig
-from course_lib.checkpoints.folders import rename
+from course_lib.architecture.quantised import QuantisedLinear
+from course_lib.checkpoints.folders import every_layer, rename
 from course_lib.checkpoints.model_types import Names
 from course_lib.checks import read_json
 from course_lib.tokenization import Tokenizer, save_tokenizer
@@ -38,18 +39,24 @@ _TRANSPOSED = ".T"  # ends the name of a tensor that is stored as its transpose
 _MANIFEST = "manifest.json"  # the size and SHA-256 of those files
 
 
-def convert(name: str, thorough: bool = True) -> Path:
+def convert(name: str, thorough: bool = True, n_lanes: int = 0) -> Path:
     """Return the folder that holds the model `name` of `MODELS` as safetensors, converting it if it is missing or damaged.
 
-    The sizes of its files are always compared with those at the conversion; their SHA-256 only if `thorough`, for that
-    reads all of them. Raises AssetError if the model can be neither found nor fetched and converted.
+    Its matrices are float32 or, where the device has a kernel with `n_lanes` for them, as they are stored. The sizes of its
+    files are always compared with those at the conversion; their SHA-256 only if `thorough`, for that reads all of them. Raises
+    AssetError if the model can be neither found nor fetched and converted.
     """
     asset = assets.ASSETS[name]
-    folder = storage.cache_dir() / "converted" / f"{name}-{asset.sha256[:12]}-v{_LAYOUT}"
+    # a cache copied from another machine may be read only, and have another layout than this one needs
+    base, layout = storage.cache_dir(), f"v{_LAYOUT}"
+    if n_lanes:
+        base, layout = storage.own_dir(), f"{layout}-packed-{n_lanes}"
+    folder = base / "converted" / f"{name}-{asset.sha256[:12]}-{layout}"
     find_fault = partial(_fault, thorough=thorough)
     if find_fault(folder):
         source = assets.fetch(name)
-        storage.ensure(folder, find_fault, partial(_convert_file, source), room=8 * asset.size)  # of 4 bits become 32
+        room = 2 * asset.size if n_lanes else 8 * asset.size  # of 4 bits become 32
+        storage.ensure(folder, find_fault, partial(_convert_file, source, n_lanes > 0), room)
     return folder
 
 
@@ -77,13 +84,13 @@ class _Reader(GGUFReader):
         return super()._get(offset, dtype, count, *order, **options)
 
 
-def _convert_file(source: Path, stage: Path) -> Path:
+def _convert_file(source: Path, packed: bool, stage: Path) -> Path:
     """Write what the GGUF file holds into a new folder in `stage`, and return that.
 
     Raises ValueError that names the file if it is damaged or holds what is not supported.
     """
     try:
-        return _convert(source, stage)
+        return _convert(source, packed, stage)
     except OSError:
         raise
     except Exception as error:  # the reader takes numbers in the file for sizes, kinds and places: each may be wrong
@@ -91,7 +98,7 @@ def _convert_file(source: Path, stage: Path) -> Path:
         raise ValueError(f"{source} is damaged, or no model that can be converted ({reason})") from None
 
 
-def _convert(source: Path, stage: Path) -> Path:
+def _convert(source: Path, packed: bool, stage: Path) -> Path:
     reader = _Reader(source)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     architecture = fields["general.architecture"]
@@ -117,20 +124,60 @@ def _convert(source: Path, stage: Path) -> Path:
     total = sum(tensor.n_bytes for tensor in reader.tensors)
     with tqdm(desc=f"converting {source.name}", total=int(total), unit="B", unit_scale=True, leave=False) as bar:
 
-        def read(name: str) -> Tensor:
+        def read(name: str) -> tuple[Tensor, ...]:
             tensor = stored[name]
-            weight = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+            parts = _blocks(tensor) if packed else (torch.tensor(dequantize(tensor.data, tensor.tensor_type)),)
             bar.update(int(tensor.n_bytes))
-            part = name.split(".")[-2]
-            return _unpermute(weight, heads[part]) if part in heads else weight
+            n_heads = heads.get(name.split(".")[-2])
+            return parts if n_heads is None else tuple(_unpermute(part, n_heads) for part in parts)
 
-        _save(rename(stored, read, _NAMES, config.n_layers), folder / "model.safetensors")
+        if packed:
+            weights = _packed({name: read(name) for name in stored}, config.n_layers)
+        else:
+            weights = rename(stored, lambda name: read(name)[0], _NAMES, config.n_layers)
+        _save(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
     save_tokenizer(_tokenizer(fields), folder)
     files = [folder / name for name in _CONVERTED]
     manifest = {"size": sum(file.stat().st_size for file in files), "sha256": storage.folder_digest(files)}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     return folder
+
+
+def _packed(blocks: Mapping[str, tuple[Tensor, ...]], n_layers: int) -> dict[str, Tensor]:
+    """Return the weights under our names, and matrices of blocks packed as `QuantisedLinear` has them.
+
+    Where we merge several matrices into one, their rows are, and with them what belongs to each row.
+    """
+    weights = {}
+    for ours, theirs in every_layer(_NAMES, n_layers):
+        if blocks.keys() >= set(theirs):
+            merged = [torch.cat(parts) for parts in zip(*(blocks[name] for name in theirs), strict=True)]
+            if len(merged) == 1:
+                weights[ours] = merged[0]
+            else:
+                pack = QuantisedLinear.of_bytes if len(merged) == 2 else QuantisedLinear.of_steps
+                weights |= pack(*merged).state_dict(prefix=ours.removesuffix("weight"))
+    return weights
+
+
+def _blocks(tensor: ReaderTensor) -> tuple[Tensor, ...]:
+    """Return what lies in a tensor's rows: of Q4_1 q, scale and middle, of Q8_0 q and scale, of others the weights.
+
+    A block is 32 weights: a half-precision scale, in Q4_1 the least weight too, and then all q, of which Q4_1 has those of the
+    first half of the block in the low halves of its bytes.
+    """
+    data = torch.tensor(tensor.data)
+    if tensor.tensor_type == GGMLQuantizationType.Q4_1:
+        blocks = data.unflatten(1, (-1, 20))
+        scale, least = blocks[..., :4].contiguous().view(torch.float16).float().unbind(-1)
+        steps = torch.cat([blocks[..., 4:] & 15, blocks[..., 4:] >> 4], dim=-1)
+        return steps.flatten(1), scale, least + 8 * scale
+    if tensor.tensor_type == GGMLQuantizationType.Q8_0:
+        blocks = data.unflatten(1, (-1, 34))
+        scale = blocks[..., :2].contiguous().view(torch.float16).float()
+        return blocks[..., 2:].contiguous().view(torch.int8).flatten(1), scale.flatten(1)
+    return (torch.tensor(dequantize(tensor.data, tensor.tensor_type)),)
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

@@ -5,25 +5,31 @@
 """
 
 import re
+import warnings
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import assets
 from course_lib.architecture import TransformerConfig, TransformerEncoder, TransformerLM
+from course_lib.architecture.quantised import assemble
 from course_lib.checkpoints.folders import read_folder
 from course_lib.checkpoints.gguf import MODELS, convert, read_converted
 from course_lib.checkpoints.model_types import DECODERS, ENCODERS
-from course_lib.devices import pick_device, pick_dtype
+from course_lib.checks import check
+from course_lib.devices import lanes, pick_device, pick_dtype
 from course_lib.tokenization import Tokenizer, load_tokenizer
 
 __all__ = ["load", "load_encoder"]
 
 
 def load(
-    source: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    source: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    weights: Literal["float", "stored"] = "float",
 ) -> tuple[TransformerLM, Tokenizer]:
     """Return the model, ready for inference, and its tokenizer.
 
@@ -32,17 +38,39 @@ def load(
     Hugging Face hub, "owner/name", where `huggingface_hub` is installed and the hub can be reached. `device` and `dtype`
     default to `devices.pick_device()` and `devices.pick_dtype(device)`.
 
+    `weights="stored"` keeps the matrices of a model in `MODELS` as its file has them, four or eight bits a weight, for
+    inference alone: see `architecture.quantised`. Where that cannot be multiplied, they become `dtype`, with a warning.
+
     Raises ValueError for a missing file, an unsupported architecture or a missing, extra or misshapen tensor, and names it,
     and AssetError if the model can be neither found in the cache nor fetched.
     """
+    check("weights", weights, Literal["float", "stored"])
     device, dtype = _where(device, dtype)
+    if weights == "stored" and _can_stay_packed(source, device, dtype):
+        folder = convert(str(source), thorough=False, n_lanes=lanes(device))
+        try:
+            return assemble(*read_converted(folder)), load_tokenizer(folder)
+        except (KeyError, AttributeError, ArithmeticError, RuntimeError) as error:  # damaged, and of the same size
+            raise ValueError(f"{folder} is damaged ({error!r}); delete it, and it is made anew") from None
     if str(source) in MODELS:
         folder = convert(str(source), thorough=False)
-        config, weights = read_converted(folder)
+        config, tensors = read_converted(folder)
     else:
         folder = _find(source, MODELS, ("config.json", "tokenizer.json"))
-        config, weights = read_folder(folder, DECODERS, dtype)
-    return _build(TransformerLM, folder, config, weights, device, dtype), load_tokenizer(folder)
+        config, tensors = read_folder(folder, DECODERS, dtype)
+    return _build(TransformerLM, folder, config, tensors, device, dtype), load_tokenizer(folder)
+
+
+def _can_stay_packed(source: str | Path, device: torch.device, dtype: torch.dtype) -> bool:
+    if str(source) not in MODELS:
+        raise ValueError(f"weights='stored' is for {', '.join(MODELS)}; load {source} as it is, and `quantise` it")
+    if lanes(device) and dtype == torch.float32:
+        return True
+    warnings.warn(
+        f"there is no kernel for packed weights in {dtype} on {device} of this machine: they are written out",
+        stacklevel=3,
+    )
+    return False
 
 
 def load_encoder(

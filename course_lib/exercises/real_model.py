@@ -58,7 +58,7 @@ class Remembering:
 def lesson_names() -> dict[str, object]:
     """Return what the lessons have at hand when the exercise comes: `model`, here with a memory, `tokenizer`, `device`."""
     model, tokenizer = checkpoints.load("smollm2-135m-instruct")
-    return {"model": Remembering(model), "tokenizer": tokenizer, "device": model.embedding.weight.device}
+    return {"model": Remembering(model), "tokenizer": tokenizer, "device": model.device}
 
 
 @functools.cache

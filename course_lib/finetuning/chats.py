@@ -113,7 +113,7 @@ def add_chat_format(model: TransformerLM, tokenizer: Tokenizer) -> tuple[Transfo
         chat_template=CHATML,
         named_tokens=tokenizer.named_tokens,
     )
-    larger = TransformerLM(replace(model.config, vocab_size=size)).to(model.embedding.weight)
+    larger = TransformerLM(replace(model.config, vocab_size=size)).to(model.device, model.dtype)
     weights = {name: weight.detach() for name, weight in model.state_dict().items()}
     for name in ("embedding.weight", "unembedding.weight"):
         if name in weights:

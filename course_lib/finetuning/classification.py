@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         self.body, self.head = body, nn.Linear(body.config.d_model, n_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.to(body.embedding.weight)
+        self.to(body.device, body.dtype)
 
     @property
     def config(self) -> TransformerConfig:
@@ -40,9 +40,9 @@ class Classifier(nn.Module):
         return self.body.config
 
     @property
-    def embedding(self) -> nn.Embedding:
+    def device(self) -> torch.device:
         """The body's."""
-        return self.body.embedding
+        return self.body.device
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -89,7 +89,7 @@ def label_loss(model: nn.Module, ids: Tensor, labels: Tensor, lengths: Tensor, *
 
 def predict_labels(model: Classifier, texts: LabelledTexts) -> Tensor:
     """Return the likeliest class of each of `texts`: int64 (text,), on the CPU."""
-    device = model.embedding.weight.device
+    device = model.device
     with as_in_use(model):
         batches = zip(*(part.to(device).split(64) for part in texts.parts), strict=True)
         return torch.cat([model(ids, lengths).argmax(dim=-1).cpu() for ids, _, lengths in batches])

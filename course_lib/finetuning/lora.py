@@ -67,8 +67,8 @@ class LoraLinear(nn.Linear):
 
     def __init__(self, frozen: nn.Linear, sizes: dict[str, int], config: LoraConfig):
         nn.Module.__init__(self)  # not nn.Linear's own, which would make new weights
-        self.in_features, self.out_features = frozen.in_features, frozen.out_features
         self.weight, self.bias = frozen.weight, frozen.bias
+        self.out_features, self.in_features = frozen.weight.shape
         self.sizes, self.scale = sizes, config.alpha / config.rank
         like = {"device": frozen.weight.device, "dtype": frozen.weight.dtype}
         names = [name for name in sizes if name in config.targets]

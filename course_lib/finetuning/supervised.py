@@ -111,7 +111,7 @@ def score_answers(model: TransformerLM, examples: PackedExamples) -> Scores:
     Greedy writing would give an answer exactly if each of its tokens is the likeliest after those before it, for it would have
     written these too. One forward pass over whole examples tells, where writing takes a pass for each token.
     """
-    device = model.embedding.weight.device
+    device = model.device
     exact = torch.ones(examples.n_examples, dtype=torch.bool)
     nats, n_tokens = torch.zeros(examples.n_examples), torch.zeros(examples.n_examples, dtype=torch.long)
     at_once = max(1, SCORED_AT_ONCE // examples.context_length)

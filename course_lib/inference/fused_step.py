@@ -7,12 +7,15 @@ Here the step is written out in one loop without modules and in buffers taken on
 both paths equal.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.attention import KVCache, MultiHeadAttention, rotary_angles
+from course_lib.architecture.quantised import QuantisedEmbedding, QuantisedLinear
 from course_lib.architecture.transformer import Block, FeedForward, Residual, RMSNorm
 
 __all__ = ["FusedStep"]
@@ -23,8 +26,9 @@ _LLAMA = {
 }  # fmt: skip
 _MODULES = {
     TransformerLM, Block, Residual, RMSNorm, MultiHeadAttention, FeedForward,
-    nn.Embedding, nn.Linear, nn.ModuleList, nn.Identity, nn.Dropout,
+    nn.Embedding, nn.Linear, QuantisedEmbedding, QuantisedLinear, nn.ModuleList, nn.Identity, nn.Dropout,
 }  # fmt: skip
+Product = Callable[[Tensor, Tensor], object]  # of a vector: into a buffer, or added to what is there
 
 
 class FusedStep:
@@ -34,13 +38,13 @@ class FusedStep:
     """
 
     def __init__(self, model: TransformerLM, cache: list[KVCache]):
-        config, shape, like = model.config, model.blocks[0].attention, model.embedding.weight
-        options = {"device": like.device, "dtype": like.dtype}
+        config, shape = model.config, model.blocks[0].attention
+        options = {"device": model.device, "dtype": model.dtype}
         n_heads, n_kv_heads, d_head = shape.n_heads, shape.n_kv_heads, shape.d_head
         self.model, self.cache, self.n_turned = model, cache, n_heads + n_kv_heads
-        self.layers = [(*_weights(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
+        self.layers = [(*_parts(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
         self.final_norm = _norm_weight(model.final_norm)
-        positions = torch.arange(cache[0].keys.shape[2], device=like.device)
+        positions = torch.arange(cache[0].keys.shape[2], device=model.device)
         self.cos, self.sin = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
         # x · x + d_model · ε, which RMSNorm divides by, is one product if √(d_model · ε) stands behind x
         self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
@@ -49,7 +53,10 @@ class FusedStep:
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
         self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
         self.cosines, self.sines = torch.ones(halves, **options), torch.zeros(halves, **options)
-        self.up = torch.empty(2 * config.d_ff, **options)
+        self.up, self.token = (
+            torch.empty(2 * config.d_ff, **options),
+            torch.empty(1, dtype=torch.long, device=model.device),
+        )
         heads = self.turned.view(1, -1, d_head)
         self.queries = heads[:, :n_heads].view(1, n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
@@ -60,7 +67,7 @@ class FusedStep:
         config: TransformerConfig = model.config
         return (
             all(getattr(config, field) == choice for field, choice in _LLAMA.items())
-            and model.embedding.weight.dtype == torch.float32
+            and model.dtype == torch.float32
             and all(type(part) in _MODULES for part in model.modules())
             and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
         )
@@ -77,26 +84,44 @@ class FusedStep:
         heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
         stream, normal, qkv, up = self.stream, self.normal, heads.view(-1), self.up
         gate, value = up.chunk(2)
-        x = stream[:-1].copy_(self.model.embedding.weight[token])
+        x = stream[:-1].copy_(self.model.embedding(self.token.fill_(token))[0])
 
         def normalise(weight: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
             return torch.mul(x, weight, out=normal).mul_(torch.dot(stream, stream).rsqrt_())
 
         for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
-            torch.mv(to_qkv, normalise(norm), out=qkv)
+            to_qkv(normalise(norm), qkv)
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
-            x.addmv_(output, F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).reshape(-1))
-            torch.mv(to_up, normalise(ff_norm), out=up)
-            x.addmv_(down, F.silu(gate, inplace=True).mul_(value))
+            output(F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).reshape(-1), x)
+            to_up(normalise(ff_norm), up)
+            down(F.silu(gate, inplace=True).mul_(value), x)
         return normalise(self.final_norm)
 
 
-def _weights(block: Block) -> tuple[Tensor, ...]:
+def _parts(block: Block) -> tuple[Tensor | Product, ...]:
     attention, feed_forward = block.attention, block.feed_forward
     return (
-        _norm_weight(block.attention_residual.input_norm), attention.qkv.weight, attention.output.weight,
-        _norm_weight(block.feed_forward_residual.input_norm), feed_forward.up.weight, feed_forward.down.weight,
+        _norm_weight(block.attention_residual.input_norm), _into(attention.qkv), _onto(attention.output),
+        _norm_weight(block.feed_forward_residual.input_norm), _into(feed_forward.up), _onto(feed_forward.down),
     )  # fmt: skip
+
+
+def _into(matrix: nn.Linear | QuantisedLinear) -> Product:
+    """Return a function (x, out) that writes the matrix' product with `x` into `out`."""
+    if isinstance(matrix, QuantisedLinear):
+        return lambda x, out: out.copy_(_row(matrix, x))
+    return lambda x, out: torch.mv(matrix.weight, x, out=out)
+
+
+def _onto(matrix: nn.Linear | QuantisedLinear) -> Product:
+    """Return a function (x, stream) that adds the matrix' product with `x` to the `stream`."""
+    if isinstance(matrix, QuantisedLinear):
+        return lambda x, stream: stream.add_(_row(matrix, x))
+    return lambda x, stream: stream.addmv_(matrix.weight, x)
+
+
+def _row(matrix: QuantisedLinear, x: Tensor) -> Tensor:
+    return matrix.product(x.bfloat16()[None])[0, : matrix.n_rows]
 
 
 def _norm_weight(norm: RMSNorm) -> Tensor:

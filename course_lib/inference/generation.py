@@ -123,7 +123,7 @@ def generate(
     if cached:
         reading = (PrefixCache(model) if prefix is None else prefix).reading(sequence, end)
     else:
-        device = model.embedding.weight.device
+        device = model.device
         reading = nullcontext(lambda ids: model.residual(torch.tensor([ids], device=device))[0, -1])
     with reading as read:
         while len(sequence) < end:
@@ -155,7 +155,7 @@ def banned_rows(model: TransformerLM, banned_ids: Sequence[int]) -> Tensor:
     banned_ids = known_ids(model, "banned_ids", banned_ids)
     if len(set(banned_ids)) == model.config.vocab_size:
         raise ValueError("banned_ids are all that there are: none is left to draw")
-    return torch.tensor(banned_ids, dtype=torch.long, device=model.embedding.weight.device)
+    return torch.tensor(banned_ids, dtype=torch.long, device=model.device)
 
 
 def known_ids(model: TransformerLM, name: str, ids: Sequence[int]) -> list[int]:

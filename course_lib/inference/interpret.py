@@ -70,7 +70,7 @@ def capture_attention(
         stack.enter_context(heads_off(model, off))
         for layer, block in enumerate(model.blocks):
             stack.enter_context(_weights_of(block.attention, partial(keep, layer)))
-        logits = model(ids[None].to(model.embedding.weight.device))[0]
+        logits = model(ids[None].to(model.device))[0]
     return Capture(maps, logits.float().cpu())
 
 
@@ -144,7 +144,7 @@ def heads_off(model: TransformerLM, off: Collection[tuple[int, int]]) -> Iterato
 def value_norms(model: TransformerLM, ids: Tensor) -> Tensor:
     """Return the length of every value vector as float32 (layer, kv_head, key), for `ids` (key,)."""
     cache = model.new_cache(1, len(ids))
-    model.residual(ids[None].to(model.embedding.weight.device), cache)
+    model.residual(ids[None].to(model.device), cache)
     return torch.stack([layer.values[0].float().norm(dim=-1) for layer in cache]).cpu()
 
 
@@ -206,7 +206,7 @@ def logit_lens(
         for block in model.blocks:
             hook = block.register_forward_hook(lambda _module, _args, output: streams.append(output))
             stack.callback(hook.remove)
-        ids = ids.to(model.embedding.weight.device)
+        ids = ids.to(model.device)
         answer = model(ids[None])[0].argmax(dim=-1)
 
     readings = []

@@ -35,8 +35,7 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
     The rest is shared with `model`, hooks too, and a matrix with a hook is left as it is. The copies of the matrices are those
     of now, and take as much memory again.
     """
-    like = model.embedding.weight
-    if not keeps_blocks(like.device, like.dtype):
+    if not keeps_blocks(model.device, model.dtype):
         return model
     model = twin(model)
     for parent in list(model.modules()):
@@ -44,7 +43,7 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
             if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
                 setattr(parent, name, PackedLinear(part.weight, part.bias, n_rows))
     if model.unembedding is None:
-        model.unembedding = PackedLinear(like, None, n_rows)
+        model.unembedding = PackedLinear(model.embedding.weight, None, n_rows)
     return model
 
 

@@ -77,7 +77,7 @@ class PrefixCache:
         if fused is not None and len(new) == 1:
             stream = fused(new[0])
         else:
-            ids = torch.tensor([new], device=self.model.embedding.weight.device)
+            ids = torch.tensor([new], device=self.model.device)
             stream = self.model.residual(ids, self._layers)[0, -1]
         self.ids.extend(new)  # last, so that they never claim more than all layers hold
         return stream

@@ -56,7 +56,7 @@ def roll_out(
     """
     check("max_new_tokens", max_new_tokens)
     check("n_samples", n_samples)
-    prompts, device = _checked(model, prompts, max_new_tokens), model.embedding.weight.device
+    prompts, device = _checked(model, prompts, max_new_tokens), model.device
     if noise is None:
         noise = torch.rand(len(prompts) * n_samples, max_new_tokens)
     if noise.shape != (len(prompts) * n_samples, max_new_tokens):

@@ -75,7 +75,7 @@ def reply(policy: TransformerLM, seed: int = 0) -> Replies:
     answers = write_replies(policy, prompts, 1, seed)
     human = human_reward(prompts, answers)
     others = _liked(seed + 1)
-    ids, targets = (part.to(policy.embedding.weight.device) for part in answer_rows(prompts, answers, ROW))
+    ids, targets = (part.to(policy.device) for part in answer_rows(prompts, answers, ROW))
     with as_in_use(policy), as_in_use(reference):
         log_ratio = token_log_probs(policy, ids, targets) - token_log_probs(reference, ids, targets)
     wins = (human > others).double() + (human == others).double() / 2

@@ -76,7 +76,7 @@ def evaluate(
     Raises ValueError if there is nothing to predict, or if the text has more tokens than the model.
     """
     check_text(text, model)
-    device = model.embedding.weight.device
+    device = model.device
     rank, world_size = processes.rank(), processes.world_size()
     summed, n_targets = 0.0, 0
     batches = _stacked(text.windows(context_length), max(1, _EVALUATED_AT_ONCE // context_length))

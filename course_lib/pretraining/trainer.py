@@ -109,7 +109,7 @@ class Trainer:
         self.batches = Batches(
             train, self.context_length, config.batch_size, seed=config.seed, rank=rank, world_size=world_size
         )
-        self.device = model.embedding.weight.device if world_size == 1 else pick_device()
+        self.device = model.device if world_size == 1 else pick_device()
         self.dtype = pick_dtype(self.device) if config.dtype is None else getattr(torch, config.dtype)
         self.replica = processes.spread(model, config.parallel, self.device, self.dtype)  # called in the model's place
         self._begin()

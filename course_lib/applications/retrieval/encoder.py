@@ -34,8 +34,7 @@ class SentenceEncoder:
     @property
     def recipe(self) -> list[str | int]:
         """What vectors depend on besides the text, as JSON can hold it."""
-        weight = self.model.embedding.weight
-        return [assets.ASSETS[_MINILM].sha256, _LONGEST, str(weight.dtype), weight.device.type]
+        return [assets.ASSETS[_MINILM].sha256, _LONGEST, str(self.model.dtype), self.model.device.type]
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -54,7 +53,7 @@ class SentenceEncoder:
 
     def _read(self, ids: list[list[int]]) -> Tensor:
         """Return the mean vector (row, d_model) of each row of `ids`."""
-        device, longest = self.model.embedding.weight.device, max(map(len, ids))
+        device, longest = self.model.device, max(map(len, ids))
         lengths = torch.tensor([len(row) for row in ids], device=device)
         padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
         mask = padding_mask(lengths, longest)

@@ -41,7 +41,7 @@ class CacheView(LiveWidget):
 
     def __init__(self, model: TransformerLM, tokenizer: Tokenizer, prompt: str):
         self._model, self._tokenizer = model, tokenizer
-        device = model.embedding.weight.device
+        device = model.device
         self._banned = torch.tensor(tokenless_ids(model, tokenizer), dtype=torch.long, device=device)
         super().__init__()
         self.start(prompt)
@@ -125,7 +125,7 @@ class CacheView(LiveWidget):
     @torch.inference_mode()
     def _next_token(self, ids: list[int], cache: list[KVCache] | None) -> int:
         """Return the likeliest token after `ids`, as an int: when it is here, the device has finished."""
-        stream = self._model.residual(torch.tensor([ids], device=self._model.embedding.weight.device), cache)
+        stream = self._model.residual(torch.tensor([ids], device=self._model.device), cache)
         return Sampling().draw(self._model.unembed(stream[0, -1]).index_fill_(-1, self._banned, -torch.inf))
 
     def _cost(self, n_new: int, n_past: int) -> dict[str, int]:
@@ -135,11 +135,15 @@ class CacheView(LiveWidget):
             "n_past": n_past,
             "flops": sum(forward_flops(config, n_new, n_past, n_logits=1).values()),
             "cache_read": self._bytes(n_past),
-            "weights_read": weight_bytes(config, self._model.embedding.weight.dtype),
+            "weights_read": self._weight_bytes(),
         }
 
+    def _weight_bytes(self) -> int:
+        packed = sum(matrix.nbytes for matrix in self._model.buffers())
+        return packed or weight_bytes(self._model.config, self._model.dtype)
+
     def _bytes(self, n_positions: int) -> int:
-        return cache_bytes(self._model.config, n_positions, self._model.embedding.weight.dtype)
+        return cache_bytes(self._model.config, n_positions, self._model.dtype)
 
     def _do(self, message: dict) -> None:
         """Do what the browser asks for: one more token, or a new start."""

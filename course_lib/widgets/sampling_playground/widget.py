@@ -160,7 +160,7 @@ class SamplingPlayground(LiveWidget):
         self._cached = ids[:shared]
         for layer in self._cache:
             layer.length = shared
-        new = torch.tensor([ids[shared:]], device=self._model.embedding.weight.device)
+        new = torch.tensor([ids[shared:]], device=self._model.device)
         stream = self._model.residual(new, self._cache)
         logits = self._model.unembed(stream[0, -1]).float().cpu().index_fill(-1, self._banned, -torch.inf)
         self._cached, self._latest = ids, (ids, logits)

@@ -1,0 +1,198 @@
+"""Matrices of four or eight bits a weight, multiplied as they are stored.
+
+Decoding reads every weight once for each token and computes next to nothing: bytes are time. Here some neighbours in a row, a
+group, share two numbers, and each weight is one of sixteen steps around the second:
+
+    w = scale · (q − 8) + middle,  q in 0 … 15
+
+as in the blocks of GGUF's Q4_1, which it takes as they are. Eight bits are two times four, 16 · high + low: a matrix twice as
+wide, times the vector beside itself. PyTorch's kernel for processors has scales and vectors in bfloat16.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib.architecture.transformer import TransformerConfig, TransformerLM
+from course_lib.checks import check
+from course_lib.devices import lanes
+
+__all__ = ["QuantisedEmbedding", "QuantisedLinear", "assemble", "quantise"]
+
+_FEW = 64  # vectors for which the packed product is faster than to write the matrix out first
+_PACKED = ".packed"  # ends the name of a matrix' bytes
+_BITS_OF_128 = 0x4300  # of 128 in bfloat16; 128 + q are these | q, for q up to 15
+_AT_ONCE = 4096  # rows that are packed or written out at once: whole lanes, and little memory
+
+
+class QuantisedLinear(nn.Module):
+    """x Wᵀ + b as `nn.Linear` computes it, of a matrix of 4 or 8 bits a weight; of float32 vectors, and without gradients.
+
+    `packed` (rows, columns) uint8 and `scales` (groups, rows, 2) bfloat16, scale and middle, lie as PyTorch's kernel wants
+    them, in whole lanes; the first `n_rows` rows count. Of 8 bits, the high halves of all groups come before the low ones.
+    """
+
+    def __init__(self, packed: Tensor, scales: Tensor, n_rows: int, bits: int):
+        super().__init__()
+        self.register_buffer("packed", packed)
+        self.register_buffer("scales", scales)
+        self.register_buffer("bias", None)
+        self.n_rows, self.bits, self.lanes = n_rows, bits, lanes(packed.device)
+        self.group = 2 * packed.shape[1] // len(scales)
+
+    @classmethod
+    def of_steps(cls, steps: Tensor, scale: Tensor, middle: Tensor) -> "QuantisedLinear":
+        """Pack w = scale · (q − 8) + middle, `steps` q (rows, columns) in 0 … 15, the others (rows, groups)."""
+        n_rows = len(steps)
+        padding = (0, 0, 0, -n_rows % lanes(steps.device))
+        steps, numbers = F.pad(steps, padding), F.pad(torch.stack([scale, middle]), padding)
+        pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
+        packed = torch.cat([pack(some.int(), 1) for some in steps.split(_AT_ONCE)])
+        return cls(packed, numbers.permute(2, 1, 0).contiguous().bfloat16(), n_rows, 4)
+
+    @classmethod
+    def of_bytes(cls, steps: Tensor, scale: Tensor) -> "QuantisedLinear":
+        """Pack w = scale · q, `steps` q (rows, columns) in −128 … 127 and `scale` (rows, groups)."""
+        high, low = steps >> 4, steps & 15  # q = 16 · high + low, and both halves are one of sixteen
+        halves = cls.of_steps(
+            torch.cat([high + 8, low], dim=1), torch.cat([16 * scale, scale], 1), torch.cat([0 * scale, 8 * scale], 1)
+        )
+        halves.bits = 8
+        return halves
+
+    @classmethod
+    def of(cls, weight: Tensor, bits: int, group: int) -> "QuantisedLinear":
+        """Round `weight` (rows, columns): 4 bits reach from a group's least to its largest, 8 as far below 0 as above."""
+        groups = weight.detach().float().unflatten(1, (-1, group))
+        if bits == 8:
+            scale = groups.abs().amax(dim=2) / 127
+            steps = _divide(groups, scale)
+            return cls.of_bytes(steps.flatten(1).int(), scale)
+        least, largest = groups.aminmax(dim=2)
+        scale = (largest - least) / 15
+        steps = _divide(groups - least[..., None], scale).clamp(0, 15)
+        return cls.of_steps(steps.flatten(1).int(), scale, least + 8 * scale)
+
+    @property
+    def weight(self) -> Tensor:
+        """There is none, and what asks for it wants to train, to change or to cut it: ValueError says how to get one."""
+        raise ValueError(
+            "this model keeps its weights packed, for inference alone: to train or change it, load it without weights='stored'"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` (…, d_in) to (…, d_out). RuntimeError if `x` wants gradients."""
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("no gradient goes through packed weights: load the model without weights='stored'")
+        vectors = x.reshape(-1, x.shape[-1])
+        product = (self.product if len(vectors) <= _FEW else self._large_product)(vectors.bfloat16())
+        product = product[:, : self.n_rows].reshape(*x.shape[:-1], -1)
+        return product.to(x.dtype) if self.bias is None else product + self.bias
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ (vector, rows with padding) of bfloat16 vectors `x` (vector, d_in), in bfloat16."""
+        x = x.repeat(1, self.bits // 4)  # and in one piece, as the kernel wants it
+        return torch._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
+
+    def _large_product(self, x: Tensor) -> Tensor:
+        return torch.cat([x @ self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)], dim=1)
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Return rows of the matrix (row, d_in) in float32."""
+        half = self.lanes // 2
+        pairs = self._pairs(self.packed)[indices // self.lanes, :, indices % half]
+        steps = (pairs >> 4 * (indices // half % 2)[:, None] & 15).T.float() - 8
+        return self._weights(steps, self.scales[:, indices].float()).T
+
+    def written_out(self) -> Tensor:
+        """Return the matrix (n_rows, d_in) in bfloat16, in which its products are made."""
+        return torch.cat([self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)], dim=1).T[: self.n_rows]
+
+    def _columns(self, start: int) -> Tensor:
+        """Return `_AT_ONCE` rows from `start` on, as columns (d_in, row)."""
+        some = slice(start, start + _AT_ONCE)
+        pairs = self._pairs(self.packed[some]).transpose(0, 1).to(torch.int16)
+        steps = torch.stack([pairs & 15, pairs >> 4], dim=2).flatten(1)
+        steps = steps.bitwise_or_(_BITS_OF_128).view(torch.bfloat16) - 136  # (128 + q) − 136
+        return self._weights(steps, self.scales[:, some])
+
+    def _pairs(self, packed: Tensor) -> Tensor:
+        """Return bytes (lanes, column, place): the low half is q of row `place`, the high that of the row half the lanes on."""
+        return packed.view(-1, 2 * packed.shape[1], self.lanes // 2)
+
+    def _weights(self, steps: Tensor, numbers: Tensor) -> Tensor:
+        """Return weights (d_in, row) of q − 8 (column, row), and scale and middle (group, row, 2)."""
+        scale, middle = (part[:, None].contiguous() for part in numbers.unbind(-1))
+        halves = torch.addcmul(middle, steps.unflatten(0, (len(scale), -1)), scale).flatten(0, 1)
+        return halves if self.bits == 4 else halves.view(2, -1, halves.shape[1]).sum(dim=0)
+
+
+class QuantisedEmbedding(nn.Module):
+    """Rows of a `QuantisedLinear`, looked up by token ids."""
+
+    def __init__(self, matrix: QuantisedLinear):
+        super().__init__()
+        self.matrix = matrix
+
+    weight = QuantisedLinear.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map `ids` (…) to vectors (…, d_model)."""
+        return self.matrix.rows(ids.flatten()).unflatten(0, ids.shape)
+
+
+def _divide(steps: Tensor, scale: Tensor) -> Tensor:
+    return (steps / scale[..., None].where(scale[..., None] > 0, 1)).round()
+
+
+def quantise(model: TransformerLM, bits: Literal[4, 8] = 8, group: int = 32) -> TransformerLM:
+    """Return `model` for inference with matrices of `bits` a weight, each `group` neighbours of which share their scale.
+
+    Each weight becomes the nearest of its group's steps ("round to nearest"); the embedding, which is read twice where it is
+    tied, keeps 8 bits, as in llama.cpp's files. Norms and biases are shared with `model`. ValueError for a matrix whose rows
+    are no whole groups or that holds NaN, for a model that is quantised, and where `devices.lanes` has no kernel.
+    """
+    check("bits", bits, Literal[4, 8])
+    check("group", group, Literal[32, 64, 128, 256])
+    if not lanes(model.device):
+        raise ValueError(
+            f"there is no kernel for packed matrices on {model.device} of this machine: leave the model as it is"
+        )
+    if any(isinstance(part, QuantisedLinear) for part in model.modules()):
+        raise ValueError("the model is quantised already: load it anew in float")
+    weights = dict(model.named_parameters())
+    for name, part in model.named_modules():
+        if type(part) is not nn.Linear and name != "embedding":
+            continue
+        weight = weights.pop(f"{name}.weight")
+        if weight.shape[1] % group:
+            raise ValueError(f"{name} has rows of {weight.shape[1]} weights, which are no whole groups of {group}")
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are NaN or infinite")
+        matrix = QuantisedLinear.of(weight, 8 if name in ("embedding", "unembedding") else bits, group)
+        weights |= matrix.state_dict(prefix=f"{name}.")
+    return assemble(model.config, weights)
+
+
+def assemble(config: TransformerConfig, weights: Mapping[str, Tensor]) -> TransformerLM:
+    """Return a model for inference of `weights` by their names, as `QuantisedLinear.state_dict` has them where they are packed.
+
+    Nothing is copied but what is not float32.
+    """
+    with torch.device("meta"):
+        model = TransformerLM(config)
+    for name in [name.removesuffix(_PACKED) for name in weights if name.endswith(_PACKED)]:
+        packed, (n_rows, d_in) = weights[name + _PACKED], model.get_submodule(name).weight.shape
+        matrix = QuantisedLinear(packed, weights[f"{name}.scales"], n_rows, bits=8 * packed.shape[1] // d_in)
+        parent, _, part = name.rpartition(".")
+        setattr(model.get_submodule(parent), part, QuantisedEmbedding(matrix) if name == "embedding" else matrix)
+        if f"{name}.bias" in weights:
+            matrix.bias = weights[f"{name}.bias"].detach().float()
+    if config.tied_embeddings and isinstance(model.embedding, QuantisedEmbedding):
+        model.unembedding = model.embedding.matrix
+    rest = {name: weights[name].detach().float() for name, _ in model.named_parameters()}
+    model.load_state_dict(rest, strict=False, assign=True)
+    return model.requires_grad_(False).eval()
