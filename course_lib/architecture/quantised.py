@@ -89,16 +89,18 @@ class QuantisedLinear(nn.Module):
             raise RuntimeError("no gradient goes through packed weights: load the model without weights='stored'")
         vectors = x.reshape(-1, x.shape[-1])
         product = (self.product if len(vectors) <= _FEW else self._large_product)(vectors.bfloat16())
-        product = product[:, : self.n_rows].reshape(*x.shape[:-1], -1)
+        product = product.reshape(*x.shape[:-1], self.n_rows)
         return product.to(x.dtype) if self.bias is None else product + self.bias
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x Wᵀ (vector, rows with padding) of bfloat16 vectors `x` (vector, d_in), in bfloat16."""
-        x = x.repeat(1, self.bits // 4)  # and in one piece, as the kernel wants it
-        return torch._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
+        """Return x Wᵀ (vector, d_out) of bfloat16 vectors `x` (vector, d_in), in bfloat16."""
+        x = torch.cat([x, x], dim=1) if self.bits == 8 else x.contiguous()
+        product = torch._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
+        return product if product.shape[1] == self.n_rows else product[:, : self.n_rows]
 
     def _large_product(self, x: Tensor) -> Tensor:
-        return torch.cat([x @ self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)], dim=1)
+        parts = [x @ self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)]
+        return torch.cat(parts, dim=1)[:, : self.n_rows]
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows of the matrix (row, d_in) in float32."""

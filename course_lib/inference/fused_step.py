@@ -8,6 +8,7 @@ both paths equal.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ _MODULES = {
     TransformerLM, Block, Residual, RMSNorm, MultiHeadAttention, FeedForward,
     nn.Embedding, nn.Linear, QuantisedEmbedding, QuantisedLinear, nn.ModuleList, nn.Identity, nn.Dropout,
 }  # fmt: skip
-Product = Callable[[Tensor, Tensor], object]  # of a vector: into a buffer, or added to what is there
 
 
 class FusedStep:
@@ -42,24 +42,39 @@ class FusedStep:
         options = {"device": model.device, "dtype": model.dtype}
         n_heads, n_kv_heads, d_head = shape.n_heads, shape.n_kv_heads, shape.d_head
         self.model, self.cache, self.n_turned = model, cache, n_heads + n_kv_heads
-        self.layers = [(*_parts(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
         self.final_norm = _norm_weight(model.final_norm)
         positions = torch.arange(cache[0].keys.shape[2], device=model.device)
         self.cos, self.sin = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
         # x · x + d_model · ε, which RMSNorm divides by, is one product if √(d_model · ε) stands behind x
         self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
-        self.normal = torch.empty(config.d_model, **options)
+        self.scaled, self.normal = torch.empty(2, config.d_model, **options)
         # queries, keys and values lie as (head, half, d_head / 2); values turn too, by an angle of 0: one operation for all
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
         self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
         self.cosines, self.sines = torch.ones(halves, **options), torch.zeros(halves, **options)
-        self.up, self.token = (
-            torch.empty(2 * config.d_ff, **options),
-            torch.empty(1, dtype=torch.long, device=model.device),
-        )
+        self.up = torch.empty(2 * config.d_ff, **options)
+        self.token = torch.empty(1, dtype=torch.long, device=model.device)
         heads = self.turned.view(1, -1, d_head)
         self.queries = heads[:, :n_heads].view(1, n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
+        # what the matrices are multiplied with; packed ones take it in bfloat16
+        is_packed = isinstance(model.embedding, QuantisedEmbedding)
+        options["dtype"] = torch.bfloat16 if is_packed else model.dtype
+        self.inputs = torch.empty(config.d_model, **options)
+        self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)
+        self.layers = [(*self._layer(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
+
+    def _layer(self, block: Block) -> tuple[Tensor | Callable[[], object], ...]:
+        """Return the weights of its norms, and its products, which read from a buffer and write to one."""
+        attention, feed_forward, stream = block.attention, block.feed_forward, self.stream[:-1]
+        return (
+            _norm_weight(block.attention_residual.input_norm),
+            _product(attention.qkv, self.inputs, into=self.qkv.view(-1)),
+            _product(attention.output, self.mixed, onto=stream),
+            _norm_weight(block.feed_forward_residual.input_norm),
+            _product(feed_forward.up, self.inputs, into=self.up),
+            _product(feed_forward.down, self.hidden, onto=stream),
+        )
 
     @staticmethod
     def fits(model: TransformerLM) -> bool:
@@ -82,46 +97,40 @@ class FusedStep:
         self.cosines[:n_turned] = self.cos[start]
         self.sines[:n_turned, 0], self.sines[:n_turned, 1] = -self.sin[start], self.sin[start]
         heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
-        stream, normal, qkv, up = self.stream, self.normal, heads.view(-1), self.up
-        gate, value = up.chunk(2)
+        stream, scaled, inputs, mixed, hidden = (
+            self.stream,
+            self.scaled,
+            self.inputs,
+            self.mixed.view_as(self.queries),
+            self.hidden,
+        )
+        gate, value = self.up.chunk(2)
         x = stream[:-1].copy_(self.model.embedding(self.token.fill_(token))[0])
 
-        def normalise(weight: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
-            return torch.mul(x, weight, out=normal).mul_(torch.dot(stream, stream).rsqrt_())
+        def normalise(weight: Tensor, out: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
+            return torch.mul(torch.mul(x, torch.dot(stream, stream).rsqrt_(), out=scaled), weight, out=out)
 
         for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
-            to_qkv(normalise(norm), qkv)
+            normalise(norm, inputs)
+            to_qkv()
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
-            output(F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)).reshape(-1), x)
-            to_up(normalise(ff_norm), up)
-            down(F.silu(gate, inplace=True).mul_(value), x)
-        return normalise(self.final_norm)
+            mixed.copy_(F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)))
+            output()
+            normalise(ff_norm, inputs)
+            to_up()
+            torch.mul(F.silu(gate, inplace=True), value, out=hidden)
+            down()
+        return normalise(self.final_norm, self.normal)
 
 
-def _parts(block: Block) -> tuple[Tensor | Product, ...]:
-    attention, feed_forward = block.attention, block.feed_forward
-    return (
-        _norm_weight(block.attention_residual.input_norm), _into(attention.qkv), _onto(attention.output),
-        _norm_weight(block.feed_forward_residual.input_norm), _into(feed_forward.up), _onto(feed_forward.down),
-    )  # fmt: skip
-
-
-def _into(matrix: nn.Linear | QuantisedLinear) -> Product:
-    """Return a function (x, out) that writes the matrix' product with `x` into `out`."""
+def _product(
+    matrix: nn.Linear | QuantisedLinear, x: Tensor, *, into: Tensor | None = None, onto: Tensor | None = None
+) -> Callable[[], object]:
+    """Return a function that writes the matrix' product with what lies in `x` `into` a buffer, or adds it `onto` one."""
     if isinstance(matrix, QuantisedLinear):
-        return lambda x, out: out.copy_(_row(matrix, x))
-    return lambda x, out: torch.mv(matrix.weight, x, out=out)
-
-
-def _onto(matrix: nn.Linear | QuantisedLinear) -> Product:
-    """Return a function (x, stream) that adds the matrix' product with `x` to the `stream`."""
-    if isinstance(matrix, QuantisedLinear):
-        return lambda x, stream: stream.add_(_row(matrix, x))
-    return lambda x, stream: stream.addmv_(matrix.weight, x)
-
-
-def _row(matrix: QuantisedLinear, x: Tensor) -> Tensor:
-    return matrix.product(x.bfloat16()[None])[0, : matrix.n_rows]
+        product, row = partial(matrix.product, x[None]), (onto if into is None else into)[None]
+        return (lambda: row.add_(product())) if into is None else (lambda: row.copy_(product()))
+    return partial(torch.mv, matrix.weight, x, out=into) if onto is None else partial(onto.addmv_, matrix.weight, x)
 
 
 def _norm_weight(norm: RMSNorm) -> Tensor:
