@@ -227,6 +227,8 @@ def main() -> None:
             statistics.median(pair[index] for pair in loads[side]) for side in ("course_lib", "stored", "transformers")
         )
         print(f"| {row} | {mine:.2f} | {other:.1f} | {other / mine:.0f} | {stored:.2f} | | | |")
+    for process in (*sides, limit):
+        process.shutdown()
     losses = held_out_losses()
     print(f"\nLoss on {HELD_OUT:,} tokens of Hamlet: {losses[0]:.4f} nats in float32, {losses[1]:.4f} as stored.")
     one, three = mapped_bytes(1), mapped_bytes(3)

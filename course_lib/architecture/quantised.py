@@ -9,7 +9,8 @@ as in the blocks of GGUF's Q4_1, which it takes as they are. Eight bits are two 
 wide, times the vector beside itself. PyTorch's kernel for processors has scales and vectors in bfloat16.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -97,6 +98,12 @@ class QuantisedLinear(nn.Module):
         x = torch.cat([x, x], dim=1) if self.bits == 8 else x.contiguous()
         product = torch._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
         return product if product.shape[1] == self.n_rows else product[:, : self.n_rows]
+
+    def bound(self, x: Tensor) -> Callable[[], Tensor]:
+        """Return a function that returns `product` of what lies in `x` when it is called, as fast as can be."""
+        if self.bits == 8 or self.n_rows < len(self.packed):
+            return partial(self.product, x)
+        return partial(torch._weight_int4pack_mm_for_cpu, x, self.packed, self.group, self.scales)
 
     def _large_product(self, x: Tensor) -> Tensor:
         parts = [x @ self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)]

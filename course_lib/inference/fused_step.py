@@ -45,9 +45,9 @@ class FusedStep:
         self.final_norm = _norm_weight(model.final_norm)
         positions = torch.arange(cache[0].keys.shape[2], device=model.device)
         self.cos, self.sin = rotary_angles(positions, d_head, config.rope_theta, config.rope_scaling)
-        # x · x + d_model · ε, which RMSNorm divides by, is one product if √(d_model · ε) stands behind x
+        # √(x · x + d_model · ε), which RMSNorm divides by, is the length of x with √(d_model · ε) behind it
         self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
-        self.scaled, self.normal = torch.empty(2, config.d_model, **options)
+        self.normal = torch.empty(config.d_model, **options)
         # queries, keys and values lie as (head, half, d_head / 2); values turn too, by an angle of 0: one operation for all
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
         self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
@@ -64,16 +64,16 @@ class FusedStep:
         self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)
         self.layers = [(*self._layer(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
 
-    def _layer(self, block: Block) -> tuple[Tensor | Callable[[], object], ...]:
+    def _layer(self, block: Block) -> tuple[Tensor | Callable, ...]:
         """Return the weights of its norms, and its products, which read from a buffer and write to one."""
         attention, feed_forward, stream = block.attention, block.feed_forward, self.stream[:-1]
         return (
             _norm_weight(block.attention_residual.input_norm),
-            _product(attention.qkv, self.inputs, into=self.qkv.view(-1)),
-            _product(attention.output, self.mixed, onto=stream),
+            _into(attention.qkv, self.inputs, self.qkv.view(-1)),
+            _onto(attention.output, self.mixed, stream),
             _norm_weight(block.feed_forward_residual.input_norm),
-            _product(feed_forward.up, self.inputs, into=self.up),
-            _product(feed_forward.down, self.hidden, onto=stream),
+            _into(feed_forward.up, self.inputs, self.up),
+            _onto(feed_forward.down, self.hidden, stream),
         )
 
     @staticmethod
@@ -96,41 +96,39 @@ class FusedStep:
         start, n_turned = self.cache[0].length, self.n_turned
         self.cosines[:n_turned] = self.cos[start]
         self.sines[:n_turned, 0], self.sines[:n_turned, 1] = -self.sin[start], self.sin[start]
+        stream, inputs, hidden, mixed = self.stream, self.inputs, self.hidden, self.mixed.view_as(self.queries)
         heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
-        stream, scaled, inputs, mixed, hidden = (
-            self.stream,
-            self.scaled,
-            self.inputs,
-            self.mixed.view_as(self.queries),
-            self.hidden,
-        )
         gate, value = self.up.chunk(2)
         x = stream[:-1].copy_(self.model.embedding(self.token.fill_(token))[0])
-
-        def normalise(weight: Tensor, out: Tensor) -> Tensor:  # RMSNorm, for a weight that `_norm_weight` gave
-            return torch.mul(torch.mul(x, torch.dot(stream, stream).rsqrt_(), out=scaled), weight, out=out)
-
         for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
-            normalise(norm, inputs)
-            to_qkv()
+            # RMSNorm: what it divides by is one number, and may as well divide the product
+            torch.mul(x, norm, out=inputs)
+            to_qkv(torch.linalg.vector_norm(stream))
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
             mixed.copy_(F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)))
             output()
-            normalise(ff_norm, inputs)
-            to_up()
+            torch.mul(x, ff_norm, out=inputs)
+            to_up(torch.linalg.vector_norm(stream))
             torch.mul(F.silu(gate, inplace=True), value, out=hidden)
             down()
-        return normalise(self.final_norm, self.normal)
+        return torch.mul(x, self.final_norm, out=self.normal).div_(torch.linalg.vector_norm(stream))
 
 
-def _product(
-    matrix: nn.Linear | QuantisedLinear, x: Tensor, *, into: Tensor | None = None, onto: Tensor | None = None
-) -> Callable[[], object]:
-    """Return a function that writes the matrix' product with what lies in `x` `into` a buffer, or adds it `onto` one."""
+def _into(matrix: nn.Linear | QuantisedLinear, x: Tensor, out: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of a number that writes the matrix' product with what lies in `x`, divided by it, into `out`."""
     if isinstance(matrix, QuantisedLinear):
-        product, row = partial(matrix.product, x[None]), (onto if into is None else into)[None]
-        return (lambda: row.add_(product())) if into is None else (lambda: row.copy_(product()))
-    return partial(torch.mv, matrix.weight, x, out=into) if onto is None else partial(onto.addmv_, matrix.weight, x)
+        product, row = matrix.bound(x[None]), out[None]
+        return lambda number: torch.div(product(), number, out=row)
+    weight = matrix.weight
+    return lambda number: torch.mv(weight, x, out=out).div_(number)
+
+
+def _onto(matrix: nn.Linear | QuantisedLinear, x: Tensor, stream: Tensor) -> Callable[[], Tensor]:
+    """Return a function that adds the matrix' product with what lies in `x` to the `stream`."""
+    if isinstance(matrix, QuantisedLinear):
+        product, row = matrix.bound(x[None]), stream[None]
+        return lambda: row.add_(product())
+    return partial(stream.addmv_, matrix.weight, x)
 
 
 def _norm_weight(norm: RMSNorm) -> Tensor:
