@@ -58,6 +58,23 @@ def test_a_style_sheet_stands_after_those_it_imports_and_the_palette_before_all(
     assert style_sheet(widget) == f"{css_variables()}\n.b {{\n}}\n\n/* Mine */\n.a {{\n}}\n"
 
 
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.parent.name)
+def test_a_widgets_rules_are_for_that_widget_alone(view):
+    sheet = re.sub(
+        r"/\*.*?\*/", "", style_sheet(view.with_name("widget.py")).removeprefix(css_variables()), flags=re.DOTALL
+    )
+    sheet = re.sub(r"@keyframes [^{]*\{(?:[^{}]*\{[^}]*\})*\s*\}", "", sheet)
+    selectors = [one.strip() for rule in re.findall(r"([^{};]+)\{", sheet) for one in split_at_commas(rule)]
+    own = re.compile(rf"\.{view.parent.name.replace('_', '-')}(?![\w-])")
+    assert selectors
+    assert [one for one in selectors if not own.search(one) and not one.startswith(("@", "&"))] == []
+
+
+def split_at_commas(selectors: str) -> list[str]:
+    """Cut a list of selectors at the commas that stand in no brackets."""
+    return re.split(r",(?![^(]*\))", selectors)
+
+
 def test_a_missing_file_is_named_with_the_file_that_imports_it(write):
     widget = write({"view.js": 'import { a } from "./gone.js";\n'})
     with pytest.raises(FileNotFoundError, match=r"there is no .*gone\.js, which .*view\.js imports"):

@@ -10,7 +10,7 @@ import { nextPanel } from "./next_tokens.js";
 export default { render };
 
 function render({ model, el }) {
-  const root = node("div", { className: "course-widget attention-explorer" });
+  const root = node("div", { className: "course-widget attention-panels attention-explorer" });
   keepKeys(root);
   const explorer = openExplorer(model, el);
   const panels = [textPanel, gridPanel, headPanel, nextPanel].map((panel) => panel(explorer));

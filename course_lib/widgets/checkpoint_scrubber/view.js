@@ -22,7 +22,7 @@ const PACE = 700; // ms at least that a checkpoint is shown for while it plays
 export default { render };
 
 function render({ model, el }) {
-  const root = node("div", { className: "course-widget attention-explorer checkpoint-scrubber" });
+  const root = node("div", { className: "course-widget attention-panels checkpoint-scrubber" });
   keepKeys(root);
   const view = openView(model, el);
   const panels = [textPanel, timePanel, gridPanel, headPanel, wordPanel].map((panel) => panel(view));

@@ -14,13 +14,20 @@ __all__ = ["encode_text", "module", "style_sheet", "token_of"]
 
 _JS_IMPORT = re.compile(r'^import \{[^}]*\} from "(.+)";\n', re.MULTILINE)
 _CSS_IMPORT = re.compile(r'^@import "(.+)";\n', re.MULTILINE)
+_CSS_SHARED = re.compile(r"\.(?:course-widget|course-card|settings-widget|run-dashboard|attention-panels)(?![\w-])")
 _JS_NAME = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
 _JS_EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 
 
 def style_sheet(widget_file: str | Path) -> str:
-    """Return a widget's CSS: the palette's variables, and `style.css` beside `widget_file` after all that it imports."""
-    return "\n".join([css_variables(), *_in_order(Path(widget_file).with_name("style.css"), _CSS_IMPORT).values()])
+    """Return a widget's CSS: the palette's variables, and `style.css` beside `widget_file` after all that it imports.
+
+    What is imported is narrowed to this widget, which has the class of its folder's name: a sheet that comes later in a
+    notebook would else win over the own rules of the widgets before it.
+    """
+    own = Path(widget_file).parent.name.replace("_", "-")
+    sheets = _in_order(Path(widget_file).with_name("style.css"), _CSS_IMPORT).values()
+    return "\n".join([css_variables(), *(_CSS_SHARED.sub(rf"\g<0>:where(.{own})", sheet) for sheet in sheets)])
 
 
 def module(widget_file: str | Path) -> str:
