@@ -85,7 +85,8 @@ WHAT_IF = Exercise(
     stub=f"""\
 {_EXPERIMENT}
 
-# How many times as likely are tokens that may begin a date with `its_form` behind the question?
+# By what factor does `its_form`, put behind the question, raise the probability that the reply's
+# first token may begin a date? (The sum over the allowed tokens, of a softmax over all.)
 times_as_much = ...
 """,
     solution=_measured(),
