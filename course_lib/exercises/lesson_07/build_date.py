@@ -72,9 +72,7 @@ def _texts(generator: torch.Generator) -> list[tuple[list[list[int]], Tensor, To
         texts, missing = [], set(given[1]) if ends and given else set()
         while len(texts) < len(lengths):
             ids = begun(tokens, lambda data: _leads_on(data, given), lengths[len(texts)])
-            last = (
-                {to for start, to in _ways(b"".join(tokens[id] for id in ids), given) if start == 0} if given else set()
-            )
+            last = _reached(b"".join(tokens[id] for id in ids), given) if given else set()
             if missing and not missing & last:
                 continue  # first a text for each state in which it may end
             missing -= last
@@ -95,30 +93,29 @@ def _texts(generator: torch.Generator) -> list[tuple[list[list[int]], Tensor, To
     ]
 
 
-def _ways(text: bytes, machine: Machine) -> set[tuple[int, int]]:
-    """Return the pairs of states (from, to) that `text` joins: those of its bytes, one relation after the other."""
+def _reached(text: bytes, machine: Machine) -> set[int]:
+    """Return the states that `text` leads to from the start: one, or none."""
     table, _ = machine
-    pairs = {(state, state) for state in range(len(table))}
+    states = {0}
     for byte in text:
-        step = [(before, edges[byte]) for before, edges in enumerate(table) if byte in edges]
-        pairs = {(start, after) for start, middle in pairs for before, after in step if before == middle}
-    return pairs
+        states = {table[state][byte] for state in states if byte in table[state]}
+    return states
 
 
 def _leads_on(text: bytes, machine: Machine | None) -> bool:
     """Return whether a text may begin so. A date: filled up to its length, a regular expression matches."""
     if machine is None:
         return re.fullmatch(_PATTERN, text + b"0000-00-00"[len(text) :]) is not None
-    return any(start == 0 for start, _ in _ways(text, machine))
+    return bool(_reached(text, machine))
 
 
 def _may_end(text: bytes, machine: Machine | None) -> bool:
     if machine is None:
         return re.fullmatch(_PATTERN, text) is not None
-    return any(start == 0 and end in machine[1] for start, end in _ways(text, machine))
+    return bool(_reached(text, machine) & machine[1])
 
 
-def _as_relations(
+def _begun_anew(
     written: list[list[int]], logits: Tensor, tokens: Tokens, end: int, automaton: Machine | None
 ) -> Tensor:
     """Ask of each text with each token behind it whether a text may begin so: from the start, and no state is kept."""
@@ -223,7 +220,7 @@ BUILD_DATE = Exercise(
     answer="mask_logits",
     results=("logits",),
     inputs=_texts,
-    expected=_as_relations,
+    expected=_begun_anew,
     reward=_written,
     stages=(
         Stage(
