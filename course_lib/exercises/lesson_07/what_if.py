@@ -85,8 +85,7 @@ WHAT_IF = Exercise(
     stub=f"""\
 {_EXPERIMENT}
 
-# By what factor does `its_form`, put behind the question, raise the probability that the reply's
-# first token may begin a date? (The sum over the allowed tokens, of a softmax over all.)
+# By what factor does `its_form`, put behind the question, raise the probability of `may_begin`?
 times_as_much = ...
 """,
     solution=_measured(),
