@@ -168,12 +168,15 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
             "chances = [math.comb(n, i) * gamma ** i * (1 - gamma) ** (n - i) for i in range(n_green, n + 2)]",
         },
     },
+    "07.7": {
+        "whole numbers divided give float32, which is precise enough": {"before = torch.arange(n)"},
+        "there is one axis: the first is the last": {"none_right = each_wrong.cumprod(dim=-1)"},
+    },
     "07.3": {
-        "a token has a byte at least, so that no walk ends at the beginning": {
-            f"allowed = [id for id, data in tokens.items() if walk(state, data) {later}]" for later in ("> 0", ">= 1")
+        "a date's last row is empty, as is the one that is added": {
+            "fits = [digits] * 4 + [b'-'] + [digits] * 2 + [b'-'] + [digits] * 2 + []",
+            "fits = [digits] * 4 + [b'-'] + [digits] * 2 + [b'-'] + [digits] * 2",
         },
-        "what is in a set of bytes is in the bytes": {"digits = b'0123456789'"},
-        "what is below 0 stays there": {"reached = reached + 1 if byte in table[reached] else -2"},
     },
     "07.4": {
         "the ratio of two sums is that of two means": {

@@ -99,7 +99,7 @@ TENSORS = {
     "sparse": (lambda tensor: tensor.detach().to_sparse() if tensor.ndim else tensor, "passed"),
 }
 
-NO_NUMBERS = "04.3", "07.2", "07.10"
+NO_NUMBERS = "04.3", "07.2", "07.11"
 """The exercises that ask for words, turns or texts."""
 
 ANSWERS = {

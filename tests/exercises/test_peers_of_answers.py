@@ -25,12 +25,15 @@ def inputs(number):
 def test_values_to_put_in_are_the_librarys():
     assert answer("07.6") == pytest.approx(pass_at_k(8, 2, 3))
     assert answer("07.8") == pytest.approx(max(fuse(["DABC", "ECA"]).values()))
-    assert answer("07.11") == pytest.approx(mcnemar(9, 2))
+    assert answer("07.12") == pytest.approx(mcnemar(9, 2))
 
 
 def test_functions_to_be_written_are_the_librarys():
-    for counts in inputs("07.7"):
-        assert answer("07.7")(*counts) == pytest.approx(pass_at_k(*counts))
+    for n, c in inputs("07.7"):
+        shares = answer("07.7")(n, c)
+        assert len(shares) == n
+        for k in (1, n // 2, n):
+            assert shares[k - 1].item() == pytest.approx(pass_at_k(n, c, k))
     for rankings, n_items, k in inputs("07.9"):
         scores, order = answer("07.9")(rankings, n_items, k)
         found = fuse(rankings, k)
@@ -78,9 +81,9 @@ def test_real_model_writes_a_date_under_the_mask_that_was_built():
     assert re.search(r"'[0-9]{4}-[0-9]{2}-[0-9]{2}'\. Without it: 'The first human", outcome.message)
     right = answer("07.3")
 
-    def narrow(written, logits, tokens, end):
+    def narrow(written, logits, tokens, end, automaton=None):
         if len(tokens) > 100:
             raise ValueError("too many tokens")
-        return right(written, logits, tokens, end)
+        return right(written, logits, tokens, end, automaton)
 
     assert build.check(narrow).message == "But in a real run it stopped: ValueError: too many tokens"

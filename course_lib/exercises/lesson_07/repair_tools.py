@@ -1,4 +1,4 @@
-"""Exercise 07.10: a loop of tools that forgets."""
+"""Exercise 07.11: a loop of tools that forgets."""
 
 import math
 from collections.abc import Callable
@@ -105,7 +105,7 @@ def use_tools(write, tools, question, limit):
 
 
 REPAIR_TOOLS = Exercise(
-    id="07.10",
+    id="07.11",
     kind="repair",
     title="A loop that forgets",
     section="Tools",

@@ -1,4 +1,4 @@
-"""Exercise 07.11: McNemar's exact test, by hand."""
+"""Exercise 07.12: McNemar's exact test, by hand."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ def _toss_by_toss() -> float:
 
 
 TRACE_MCNEMAR = Exercise(
-    id="07.11",
+    id="07.12",
     kind="trace",
     title="Nine against two",
     section="Better, or luck?",

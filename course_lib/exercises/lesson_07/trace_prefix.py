@@ -28,10 +28,10 @@ TRACE_PREFIX = Exercise(
     expected=_token_by_token,
     tolerance=0.001,
     stub="""\
-# The system prompt of a chat has 30 tokens, each message 20 and each reply 50, marks and all. Four
-# messages have been answered, and the cache holds all of that. With the fifth message, the context
-# is full: the first message and its reply are left out. How many tokens of the fifth prompt does
-# the model have to read?
+# The system prompt of a chat has 30 tokens, each message 20 and each reply 50, template included.
+# (Take any two messages to differ from their first token on.) Four messages have been answered, and
+# the cache holds all of that. With the fifth message, the context is full: the first message and
+# its reply are left out. How many tokens of the fifth prompt does the model have to read?
 n_read = ...
 """,
     solution="""\
@@ -40,8 +40,9 @@ n_read = 3 * (20 + 50) + 20
 """,
     why="Had nothing been left out, it would be the 20 of the new message. But keys and values depend on all that came before "
     "them, and on their position. So only what both texts *begin* with can be kept, the 30 tokens of the system prompt: the "
-    "other 210 are in the cache, and of no use. A memory that leaves out one pair with each message would therefore read "
-    "almost everything anew each time. `Chat` leaves out many at once, and then none for a while.",
+    "other 210 are in the cache, and of no use. (In SmolLM2's template every message opens with the same three tokens, "
+    "`<|im_start|>`, `user` and a line break, so that 33 would be kept.) A memory that leaves out one pair with each message "
+    "would therefore read almost everything anew each time. `Chat` leaves out many at once, and then none for a while.",
     hints=(
         "Write down what the fifth prompt holds, in order, and below it what the cache holds.",
         "From the first token on, how far are the two the same? What a token's key and value depend on decides the rest.",
@@ -78,6 +79,11 @@ n_read = 3 * (20 + 50) + 20
             "The replies are missing. The model wrote them itself, but in the next prompt they are read like all else.",
         ),
         Mistake("n_read = 3 * 50 + 20", "The earlier messages are missing. They are in the prompt as the replies are."),
+        Mistake(
+            "n_read = 3 * (20 + 50) + 20 - 3",
+            "So it is with SmolLM2's template, in which every message opens with the same three tokens. Here any two messages "
+            "are taken to differ from their first token on.",
+        ),
         Mistake("n_read = 2 * (20 + 50) + 20", "Of four pairs one is left out: three are left."),
         Mistake("n_read = 20 + 50", "That is the size of what is left out. How much of what remains is to be read?"),
     ),

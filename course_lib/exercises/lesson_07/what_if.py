@@ -85,7 +85,7 @@ WHAT_IF = Exercise(
     stub=f"""\
 {_EXPERIMENT}
 
-# How many times as likely are tokens that may begin a date with `its_form` behind the question?
+# By what factor does `its_form`, put behind the question, raise the probability of `may_begin`?
 times_as_much = ...
 """,
     solution=_measured(),

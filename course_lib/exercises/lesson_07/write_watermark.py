@@ -50,9 +50,9 @@ def detect(ids, green, gamma):
 
     ids: its tokens. green: a set of pairs (token, next), those whose second token is green; by
     chance a pair is green with probability gamma. Each *different* pair of neighbours in the text
-    counts once. z: by how many standard deviations of the binomial distribution more of these are
-    green than by chance on the average. p_value: how probable it is by chance that as many are, or
-    more; exactly, by the binomial distribution.
+    counts once. z: how far the number of green pairs is above its mean by chance, in standard
+    deviations. p_value: how probable it is by chance that as many pairs are green, or more;
+    exactly, by the binomial distribution.
     """
 '''
 
