@@ -52,10 +52,12 @@ class FusedStep:
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
         self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
         self.cosines, self.sines = torch.ones(halves, **options), torch.zeros(halves, **options)
+        self.scale = torch.ones(n_heads + n_kv_heads, 1, 1, **options)  # of scores, already on the queries
+        self.scale[:n_heads] = d_head**-0.5
         self.up = torch.empty(2 * config.d_ff, **options)
         self.token = torch.empty(1, dtype=torch.long, device=model.device)
         heads = self.turned.view(1, -1, d_head)
-        self.queries = heads[:, :n_heads].view(1, n_kv_heads, -1, d_head)  # those that share a key are its queries
+        self.queries = heads[0, :n_heads].view(n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
         # what the matrices are multiplied with; packed ones take it in bfloat16
         is_packed = isinstance(model.embedding, QuantisedEmbedding)
@@ -84,6 +86,7 @@ class FusedStep:
             all(getattr(config, field) == choice for field, choice in _LLAMA.items())
             and model.dtype == torch.float32
             and all(type(part) in _MODULES for part in model.modules())
+            and not {nn.Linear, QuantisedLinear} <= set(map(type, model.modules()))  # one buffer feeds all
             and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
         )
 
@@ -94,8 +97,9 @@ class FusedStep:
         It lies in a buffer that the next call overwrites.
         """
         start, n_turned = self.cache[0].length, self.n_turned
-        self.cosines[:n_turned] = self.cos[start]
-        self.sines[:n_turned, 0], self.sines[:n_turned, 1] = -self.sin[start], self.sin[start]
+        self.cosines[:n_turned] = self.cos[start] * self.scale
+        sines = self.sin[start] * self.scale
+        self.sines[:n_turned] = torch.cat([-sines, sines], dim=1)
         stream, inputs, hidden, mixed = self.stream, self.inputs, self.hidden, self.mixed.view_as(self.queries)
         heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
         gate, value = self.up.chunk(2)
@@ -105,7 +109,9 @@ class FusedStep:
             torch.mul(x, norm, out=inputs)
             to_qkv(torch.linalg.vector_norm(stream))
             torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
-            mixed.copy_(F.scaled_dot_product_attention(self.queries, *cache.append_one(self.new)))
+            keys, values = cache.append_one(self.new)
+            weights = torch.bmm(self.queries, keys[0].transpose(1, 2)).softmax(dim=-1)
+            mixed.copy_(torch.bmm(weights, values[0]))
             output()
             torch.mul(x, ff_norm, out=inputs)
             to_up(torch.linalg.vector_norm(stream))
@@ -118,7 +124,7 @@ def _into(matrix: nn.Linear | QuantisedLinear, x: Tensor, out: Tensor) -> Callab
     """Return a function of a number that writes the matrix' product with what lies in `x`, divided by it, into `out`."""
     if isinstance(matrix, QuantisedLinear):
         product, row = matrix.bound(x[None]), out[None]
-        return lambda number: torch.div(product(), number, out=row)
+        return lambda number: row.copy_(product()).div_(number)
     weight = matrix.weight
     return lambda number: torch.mv(weight, x, out=out).div_(number)
 
@@ -126,8 +132,8 @@ def _into(matrix: nn.Linear | QuantisedLinear, x: Tensor, out: Tensor) -> Callab
 def _onto(matrix: nn.Linear | QuantisedLinear, x: Tensor, stream: Tensor) -> Callable[[], Tensor]:
     """Return a function that adds the matrix' product with what lies in `x` to the `stream`."""
     if isinstance(matrix, QuantisedLinear):
-        product, row = matrix.bound(x[None]), stream[None]
-        return lambda: row.add_(product())
+        product, row, copy = matrix.bound(x[None]), stream[None], torch.empty_like(stream[None])
+        return lambda: row.add_(copy.copy_(product()))  # twice as fast as a sum of two dtypes
     return partial(stream.addmv_, matrix.weight, x)
 
 
