@@ -22,7 +22,8 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from course_lib import assets, checkpoints
-from course_lib.corpora.shakespeare import works
+from course_lib.corpora import shakespeare
+from course_lib.devices import lanes, pick_device
 from course_lib.inference import generate
 
 ROUNDS, NEW_TOKENS, PREFILL, HELD_OUT = 7, 64, 512, 4096
@@ -121,20 +122,20 @@ def start(prepare: Callable[[], dict[str, Callable]]) -> ProcessPoolExecutor:
 
 @torch.inference_mode()
 def _prepare(prepare: Callable[[], dict[str, Callable]]) -> None:
-    global works
-    works = prepare()
-    for work in works.values():
+    global timed
+    timed = prepare()
+    for work in timed.values():
         work()
 
 
 @torch.inference_mode()
 def _seconds(name: str) -> float:
-    return seconds(works[name])
+    return seconds(timed[name])
 
 
 @torch.inference_mode()
 def _logits():
-    return works["prefill"]().numpy()
+    return timed["prefill"]().numpy()
 
 
 def load_seconds(side: str) -> tuple[float, float]:
@@ -158,7 +159,7 @@ def held_out_losses() -> list[float]:
     """Return the loss in nats a token on the opening of a play, of the model in float32 and as stored."""
     models = [checkpoints.load(NAME, dtype=torch.float32)[0], checkpoints.load(NAME, weights="stored")[0]]
     tokenizer = checkpoints.load(NAME)[1]
-    text = next(work.text for work in works() if (work.name, work.edition) == ("hamlet", "modern"))
+    text = next(work.text for work in shakespeare.works() if (work.name, work.edition) == ("hamlet", "modern"))
     ids = torch.tensor(tokenizer.encode(text))[: HELD_OUT + 1]
     windows = [(part[:-1], part[1:]) for part in (ids[at : at + 1025] for at in range(0, HELD_OUT, 1024))]
     with torch.inference_mode():
@@ -187,55 +188,57 @@ def _mapped() -> int:
 
 def main() -> None:
     """Print the tables."""
-    own, packed, peer = start(partial(ours, dtype=torch.float32)), start(partial(ours, weights="stored")), start(theirs)
-    fast, limit = start(llama), start(weight_products)
+    if not lanes(pick_device("cpu")):
+        sys.exit("this processor has no kernel for weights as stored")
+    own, packed = start(partial(ours, dtype=torch.float32)), start(partial(ours, weights="stored"))
+    peer, fast, limit = start(theirs), start(llama), start(weight_products)
     difference = abs(own.submit(_logits).result() - peer.submit(_logits).result()).max()
-    sides = own, packed, peer, fast
-    works = [
-        *((process, work) for work in ("decode", "prefill") for process in sides),
+    turns = [
+        *((side, work) for work in ("decode", "prefill") for side in (own, packed, peer, fast)),
         *((limit, layout) for layout in ("by rows", "fastest layout")),
     ]
-    rounds = [{work: work[0].submit(_seconds, work[1]).result() for work in works} for _ in range(ROUNDS)]
+    rounds = [{turn: turn[0].submit(_seconds, turn[1]).result() for turn in turns} for _ in range(ROUNDS)]
+    for side in (own, packed, peer, fast, limit):
+        side.shutdown()
 
-    def median(process, name: str) -> float:
-        return statistics.median(r[process, name] for r in rounds)
+    def median(side, work: str) -> float:
+        return statistics.median(r[side, work] for r in rounds)
 
-    def ratio(name: str, side, other) -> float:
-        return statistics.median(r[other, name] / r[side, name] for r in rounds)
+    def ratio(work: str, side, other) -> str:
+        return f"{statistics.median(r[other, work] / r[side, work] for r in rounds):.2f}"
 
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, llama-cpp-python {version('llama-cpp-python')}"
-    )
-    print(f"{torch.get_num_threads()} threads; medians of {ROUNDS} rounds; ratios are round by round")
-    print(f"largest difference of logits in float32: {difference:.1e}\n")
-    print(
-        "| | course_lib, float32 | transformers, float32 | ratio | course_lib, stored | llama.cpp | ratio | stored to float32 |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for row, name, tokens, digits in (
-        ("decode (tokens/s)", "decode", NEW_TOKENS, 1),
-        (f"prefill of {PREFILL} (tokens/s)", "prefill", PREFILL, 0),
-    ):
-        float32, theirs_, stored, llamas = (
-            f"{tokens / median(process, name):.{digits}f}" for process in (own, peer, packed, fast)
-        )
-        ratios = [f"{ratio(name, *pair):.2f}" for pair in ((own, peer), (packed, fast), (packed, own))]
-        print(f"| {row} | {float32} | {theirs_} | {ratios[0]} | {stored} | {llamas} | {ratios[1]} | {ratios[2]} |")
+    def print_speeds(side, *others) -> None:
+        """Print the speed of `side` and of the first of `others`, and how many times as fast it is as each."""
+        for row, work, n_tokens, digits in (
+            ("decode (tokens/s)", "decode", NEW_TOKENS, 1),
+            (f"prefill of {PREFILL} (tokens/s)", "prefill", PREFILL, 0),
+        ):
+            speeds = [f"{n_tokens / median(one, work):.{digits}f}" for one in (side, others[0])]
+            print(f"| {' | '.join([row, *speeds, *(ratio(work, side, other) for other in others)])} |")
+
     loads = {side: [load_seconds(side) for _ in range(3)] for side in LOAD}
-    for row, index in (("load (s)", 0), ("load and first token (s)", 1)):
-        mine, stored, other = (
-            statistics.median(pair[index] for pair in loads[side]) for side in ("course_lib", "stored", "transformers")
-        )
-        print(f"| {row} | {mine:.2f} | {other:.1f} | {other / mine:.0f} | {stored:.2f} | | | |")
-    for process in (*sides, limit):
-        process.shutdown()
+    load, first = (
+        {side: statistics.median(pair[i] for pair in pairs) for side, pairs in loads.items()} for i in (0, 1)
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llama-cpp-python"))
+    print(f"{versions}; {torch.get_num_threads()} threads; medians of {ROUNDS} rounds, ratios round by round\n")
+    print("| | course_lib, stored | llama.cpp | ratio | beside our float32 |\n|---|---|---|---|---|")
+    print_speeds(packed, fast, own)
+    for row, took in (("load (s)", load), ("load and first token (s)", first)):
+        print(f"| {row} | {took['stored']:.2f} | | | |")
     losses = held_out_losses()
     print(f"\nLoss on {HELD_OUT:,} tokens of Hamlet: {losses[0]:.4f} nats in float32, {losses[1]:.4f} as stored.")
     one, three = mapped_bytes(1), mapped_bytes(3)
     print(f"Stored weights in memory: {one / 1e6:.0f} MB of one process, {three / 1e6:.0f} MB of three together.")
+
+    print(f"\nIn float32; largest difference of logits: {difference:.1e}\n")
+    print("| | course_lib | transformers | ratio |\n|---|---|---|---|")
+    print_speeds(own, peer)
+    for row, took in (("load (s)", load), ("load and first token (s)", first)):
+        mine, other = took["course_lib"], took["transformers"]
+        print(f"| {row} | {mine:.2f} | {other:.1f} | {other / mine:.0f} |")
     print("\nThe machine's limit is the bare matrix-vector products of as many tokens, measured in the same rounds:\n")
-    print("| matrices lie | bandwidth | limit | course_lib reaches |")
-    print("|---|---|---|---|")
+    print("| matrices lie | bandwidth | limit | course_lib reaches |\n|---|---|---|---|")
     n_bytes = sum(p.nbytes for p in checkpoints.load(NAME, dtype=torch.float32)[0].parameters())
     for layout in ("by rows", "fastest layout"):
         speed = NEW_TOKENS / median(limit, layout)

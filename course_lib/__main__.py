@@ -5,9 +5,11 @@ copy of the folder named at the end needs no network and may be read-only: set C
 """
 
 import sys
+from itertools import product
 
 from course_lib.assets import ASSETS, fetch
 from course_lib.checkpoints import MODELS, convert
+from course_lib.devices import lanes, pick_device
 from course_lib.storage import AssetError, cache_dir
 
 
@@ -16,8 +18,8 @@ def main() -> None:
     try:
         for asset in ASSETS.values():
             print(f"{asset.name}: {asset.size / 1e6:.1f} MB, {asset.licence}, {fetch(asset.name)}")
-        for name in MODELS:
-            print(f"{name}: converted, {convert(name)}")
+        for name, n_lanes in product(MODELS, sorted({0, lanes(pick_device())})):
+            print(f"{name}: converted, {convert(name, n_lanes=n_lanes)}")
     except AssetError as error:
         sys.exit(f"{error}")
     print(f"Everything lies in {cache_dir()}")

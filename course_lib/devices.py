@@ -5,6 +5,7 @@ Every model in the course runs on whatever `pick_device` returns: the same cell 
 
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def keeps_blocks(device: torch.device, dtype: torch.dtype) -> bool:
 
 def lanes(device: torch.device) -> int:
     """Return how many rows PyTorch's kernel for 4-bit matrices keeps side by side on `device`, 0 if it has none there."""
-    if device.type != "cpu":
+    if device.type != "cpu" or sys.platform == "win32":  # Microsoft's compiler gets neither the kernel nor its layout
         return 0
     return {"AVX2": 32, "AVX512": 64}.get(torch.backends.cpu.get_cpu_capability(), 0)
 

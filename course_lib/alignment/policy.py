@@ -117,7 +117,7 @@ def answer_rows(
 def weights_fingerprint(model: nn.Module) -> str:
     """Return 32 hexadecimal digits that tell the weights of `model` from others."""
     digest = hashlib.blake2b(digest_size=16)
-    for weight in model.parameters():
+    for weight in (*model.parameters(), *model.buffers()):
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

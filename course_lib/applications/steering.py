@@ -13,8 +13,8 @@ from torch import Tensor
 
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
+from course_lib.inference.blocked import twin
 from course_lib.inference.generation import known_ids
-from course_lib.inference.packed import twin
 from course_lib.pretraining.evaluation import as_in_use
 
 __all__ = ["mean_stream", "steered", "style_vector"]

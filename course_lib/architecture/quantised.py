@@ -1,12 +1,13 @@
 """Matrices of four or eight bits a weight, multiplied as they are stored.
 
-Decoding reads every weight once for each token and computes next to nothing: bytes are time. Here some neighbours in a row, a
-group, share two numbers, and each weight is one of sixteen steps around the second:
+Decoding reads every weight once for each token and computes next to nothing: bytes are time. Here a group of neighbours in a
+row shares two numbers, a scale and a middle, and each weight is one of sixteen steps around the middle:
 
     w = scale · (q − 8) + middle,  q in 0 … 15
 
-as in the blocks of GGUF's Q4_1, which it takes as they are. Eight bits are two times four, 16 · high + low: a matrix twice as
-wide, times the vector beside itself. PyTorch's kernel for processors has scales and vectors in bfloat16.
+So are the blocks of GGUF's Q4_1, whose steps are taken as they are; scale and middle are rounded to bfloat16, which PyTorch's
+kernel wants, as it does the vectors. A weight of eight bits is two of four, 16 · high + low: all high halves and then all low
+ones make a matrix twice as wide, which is multiplied with the vector written twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ _AT_ONCE = 4096  # rows that are packed or written out at once: whole lanes, and
 
 
 class QuantisedLinear(nn.Module):
-    """x Wᵀ + b as `nn.Linear` computes it, of a matrix of 4 or 8 bits a weight; of float32 vectors, and without gradients.
+    """x Wᵀ + b as `nn.Linear` computes it, of a matrix of 4 or 8 bits a weight; in a model of float32, and without gradients.
 
     `packed` (rows, columns) uint8 and `scales` (groups, rows, 2) bfloat16, scale and middle, lie as PyTorch's kernel wants
     them, in whole lanes; the first `n_rows` rows count. Of 8 bits, the high halves of all groups come before the low ones.
@@ -48,7 +49,7 @@ class QuantisedLinear(nn.Module):
     def of_steps(cls, steps: Tensor, scale: Tensor, middle: Tensor) -> "QuantisedLinear":
         """Pack w = scale · (q − 8) + middle, `steps` q (rows, columns) in 0 … 15, the others (rows, groups)."""
         n_rows = len(steps)
-        padding = (0, 0, 0, -n_rows % lanes(steps.device))
+        padding = (0, 0, 0, -n_rows % _lanes(steps.device))
         steps, numbers = F.pad(steps, padding), F.pad(torch.stack([scale, middle]), padding)
         pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
         packed = torch.cat([pack(some.int(), 1) for some in steps.split(_AT_ONCE)])
@@ -69,29 +70,34 @@ class QuantisedLinear(nn.Module):
         """Round `weight` (rows, columns): 4 bits reach from a group's least to its largest, 8 as far below 0 as above."""
         groups = weight.detach().float().unflatten(1, (-1, group))
         if bits == 8:
-            scale = groups.abs().amax(dim=2) / 127
-            steps = _divide(groups, scale)
+            scale = _kept(groups.abs().amax(dim=2) / 127)
+            steps = _nearest(groups, scale).clamp(-128, 127)
             return cls.of_bytes(steps.flatten(1).int(), scale)
         least, largest = groups.aminmax(dim=2)
-        scale = (largest - least) / 15
-        steps = _divide(groups - least[..., None], scale).clamp(0, 15)
-        return cls.of_steps(steps.flatten(1).int(), scale, least + 8 * scale)
+        scale = _kept((largest - least) / 15)
+        middle = _kept(least + 8 * scale)
+        steps = (_nearest(groups - middle[..., None], scale) + 8).clamp(0, 15)
+        return cls.of_steps(steps.flatten(1).int(), scale, middle)
 
     @property
     def weight(self) -> Tensor:
         """There is none, and what asks for it wants to train, to change or to cut it: ValueError says how to get one."""
         raise ValueError(
-            "this model keeps its weights packed, for inference alone: to train or change it, load it without weights='stored'"
+            "this model keeps its weights in few bits, for inference alone: to train or change it, load it without "
+            "weights='stored', or take the one that was given to `quantise`"
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (…, d_in) to (…, d_out). RuntimeError if `x` wants gradients."""
         if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError("no gradient goes through packed weights: load the model without weights='stored'")
+            raise RuntimeError(
+                "no gradient goes through weights of few bits: load the model without weights='stored', or take the one that "
+                "was given to `quantise`"
+            )
         vectors = x.reshape(-1, x.shape[-1])
         product = (self.product if len(vectors) <= _FEW else self._large_product)(vectors.bfloat16())
         product = product.reshape(*x.shape[:-1], self.n_rows)
-        return product.to(x.dtype) if self.bias is None else product + self.bias
+        return (product if self.bias is None else product + self.bias).to(x.dtype)
 
     def product(self, x: Tensor) -> Tensor:
         """Return x Wᵀ (vector, d_out) of bfloat16 vectors `x` (vector, d_in), in bfloat16."""
@@ -110,15 +116,12 @@ class QuantisedLinear(nn.Module):
         return torch.cat(parts, dim=1)[:, : self.n_rows]
 
     def rows(self, indices: Tensor) -> Tensor:
-        """Return rows of the matrix (row, d_in) in float32."""
+        """Return rows of the matrix (row, d_in) in float32. RuntimeError for a row that it has not."""
+        numbers = self.scales.narrow(1, 0, self.n_rows).index_select(1, indices)
         half = self.lanes // 2
         pairs = self._pairs(self.packed)[indices // self.lanes, :, indices % half]
         steps = (pairs >> 4 * (indices // half % 2)[:, None] & 15).T.float() - 8
-        return self._weights(steps, self.scales[:, indices].float()).T
-
-    def written_out(self) -> Tensor:
-        """Return the matrix (n_rows, d_in) in bfloat16, in which its products are made."""
-        return torch.cat([self._columns(at) for at in range(0, len(self.packed), _AT_ONCE)], dim=1).T[: self.n_rows]
+        return self._weights(steps, numbers.float()).T
 
     def _columns(self, start: int) -> Tensor:
         """Return `_AT_ONCE` rows from `start` on, as columns (d_in, row)."""
@@ -135,8 +138,15 @@ class QuantisedLinear(nn.Module):
     def _weights(self, steps: Tensor, numbers: Tensor) -> Tensor:
         """Return weights (d_in, row) of q − 8 (column, row), and scale and middle (group, row, 2)."""
         scale, middle = (part[:, None].contiguous() for part in numbers.unbind(-1))
-        halves = torch.addcmul(middle, steps.unflatten(0, (len(scale), -1)), scale).flatten(0, 1)
-        return halves if self.bits == 4 else halves.view(2, -1, halves.shape[1]).sum(dim=0)
+        weights = torch.addcmul(middle, steps.unflatten(0, (len(scale), -1)), scale).flatten(0, 1)
+        return weights if self.bits == 4 else weights.unflatten(0, (2, -1)).sum(dim=0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantisedLinear":
+        """Move what the module holds, as `to` and `float` ask; scales stay bfloat16, whatever the model becomes."""
+        scales = self.scales
+        super()._apply(fn, recurse)
+        self.scales = fn(scales.view(torch.int16)).view(torch.bfloat16)
+        return self
 
 
 class QuantisedEmbedding(nn.Module):
@@ -150,11 +160,24 @@ class QuantisedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map `ids` (…) to vectors (…, d_model)."""
-        return self.matrix.rows(ids.flatten()).unflatten(0, ids.shape)
+        rows = self.matrix.rows(ids.flatten())
+        return rows.view(*ids.shape, rows.shape[-1])
 
 
-def _divide(steps: Tensor, scale: Tensor) -> Tensor:
-    return (steps / scale[..., None].where(scale[..., None] > 0, 1)).round()
+def _lanes(device: torch.device) -> int:
+    if not (n_lanes := lanes(device)):
+        raise ValueError(
+            f"there is no kernel for weights of few bits on {device} of this machine: leave the model as it is"
+        )
+    return n_lanes
+
+
+def _kept(numbers: Tensor) -> Tensor:
+    return numbers.bfloat16().float()
+
+
+def _nearest(distances: Tensor, scale: Tensor) -> Tensor:
+    return (distances / scale[..., None].where(scale[..., None] > 0, 1)).round()
 
 
 def quantise(model: TransformerLM, bits: Literal[4, 8] = 8, group: int = 32) -> TransformerLM:
@@ -162,23 +185,29 @@ def quantise(model: TransformerLM, bits: Literal[4, 8] = 8, group: int = 32) -> 
 
     Each weight becomes the nearest of its group's steps ("round to nearest"); the embedding, which is read twice where it is
     tied, keeps 8 bits, as in llama.cpp's files. Norms and biases are shared with `model`. ValueError for a matrix whose rows
-    are no whole groups or that holds NaN, for a model that is quantised, and where `devices.lanes` has no kernel.
+    are no whole groups or that holds NaN, for a model that is no plain decoder, and where `devices.lanes` has no kernel.
     """
     check("bits", bits, Literal[4, 8])
     check("group", group, Literal[32, 64, 128, 256])
-    if not lanes(model.device):
-        raise ValueError(
-            f"there is no kernel for packed matrices on {model.device} of this machine: leave the model as it is"
-        )
+    _lanes(model.device)
     if any(isinstance(part, QuantisedLinear) for part in model.modules()):
         raise ValueError("the model is quantised already: load it anew in float")
+    if type(model) is not TransformerLM or any(block.cross_attention for block in model.blocks):
+        raise ValueError("only a decoder-only TransformerLM can be quantised")
+    if any(part._forward_hooks or part._forward_pre_hooks for part in model.modules()):
+        raise ValueError(
+            "the model has hooks, which its twin of few bits would lack: quantise first, then steer or switch off"
+        )
     weights = dict(model.named_parameters())
     for name, part in model.named_modules():
         if type(part) is not nn.Linear and name != "embedding":
             continue
         weight = weights.pop(f"{name}.weight")
         if weight.shape[1] % group:
-            raise ValueError(f"{name} has rows of {weight.shape[1]} weights, which are no whole groups of {group}")
+            raise ValueError(
+                f"{name} has rows of {weight.shape[1]} weights, which are no whole groups of {group}: choose a smaller group, "
+                "or leave the model as it is"
+            )
         if not weight.isfinite().all():
             raise ValueError(f"{name} holds numbers that are NaN or infinite")
         matrix = QuantisedLinear.of(weight, 8 if name in ("embedding", "unembedding") else bits, group)
@@ -189,19 +218,24 @@ def quantise(model: TransformerLM, bits: Literal[4, 8] = 8, group: int = 32) -> 
 def assemble(config: TransformerConfig, weights: Mapping[str, Tensor]) -> TransformerLM:
     """Return a model for inference of `weights` by their names, as `QuantisedLinear.state_dict` has them where they are packed.
 
-    Nothing is copied but what is not float32.
+    Nothing is copied but what is not float32. ValueError for a weight that has no place.
     """
+    weights = dict(weights)
     with torch.device("meta"):
         model = TransformerLM(config)
     for name in [name.removesuffix(_PACKED) for name in weights if name.endswith(_PACKED)]:
-        packed, (n_rows, d_in) = weights[name + _PACKED], model.get_submodule(name).weight.shape
-        matrix = QuantisedLinear(packed, weights[f"{name}.scales"], n_rows, bits=8 * packed.shape[1] // d_in)
+        packed, (n_rows, d_in) = weights.pop(name + _PACKED), model.get_submodule(name).weight.shape
+        matrix = QuantisedLinear(packed, weights.pop(f"{name}.scales"), n_rows, bits=8 * packed.shape[1] // d_in)
         parent, _, part = name.rpartition(".")
         setattr(model.get_submodule(parent), part, QuantisedEmbedding(matrix) if name == "embedding" else matrix)
         if f"{name}.bias" in weights:
-            matrix.bias = weights[f"{name}.bias"].detach().float()
+            matrix.bias = weights.pop(f"{name}.bias").detach().float()
     if config.tied_embeddings and isinstance(model.embedding, QuantisedEmbedding):
         model.unembedding = model.embedding.matrix
-    rest = {name: weights[name].detach().float() for name, _ in model.named_parameters()}
+    rest = {name: weights.pop(name).detach().float() for name, _ in model.named_parameters()}
+    if weights:
+        raise ValueError(
+            f"{min(weights)} has no place in the model; an adapter has to be merged first (finetuning.lora.merge)"
+        )
     model.load_state_dict(rest, strict=False, assign=True)
     return model.requires_grad_(False).eval()

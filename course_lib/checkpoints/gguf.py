@@ -42,17 +42,16 @@ _MANIFEST = "manifest.json"  # the size and SHA-256 of those files
 def convert(name: str, thorough: bool = True, n_lanes: int = 0) -> Path:
     """Return the folder that holds the model `name` of `MODELS` as safetensors, converting it if it is missing or damaged.
 
-    Its matrices are float32 or, where the device has a kernel with `n_lanes` for them, as they are stored. The sizes of its
-    files are always compared with those at the conversion; their SHA-256 only if `thorough`, for that reads all of them. Raises
-    AssetError if the model can be neither found nor fetched and converted.
+    Its matrices are float32 if `n_lanes` is 0, else as they are stored, packed for a kernel of so many lanes (`devices.lanes`).
+    The sizes of its files are always compared with those at the conversion; their SHA-256 only if `thorough`, for that reads
+    all of them. Raises AssetError if the model can be neither found nor fetched and converted.
     """
     asset = assets.ASSETS[name]
-    # a cache copied from another machine may be read only, and have another layout than this one needs
-    base, layout = storage.cache_dir(), f"v{_LAYOUT}"
-    if n_lanes:
-        base, layout = storage.own_dir(), f"{layout}-packed-{n_lanes}"
-    folder = base / "converted" / f"{name}-{asset.sha256[:12]}-{layout}"
     find_fault = partial(_fault, thorough=thorough)
+    place = Path("converted") / f"{name}-{asset.sha256[:12]}-v{_LAYOUT}{f'-packed-{n_lanes}' if n_lanes else ''}"
+    folder = storage.cache_dir() / place
+    if n_lanes and find_fault(folder):  # a cache from another machine may be read only, and made for other lanes
+        folder = storage.own_dir() / place
     if find_fault(folder):
         source = assets.fetch(name)
         room = 2 * asset.size if n_lanes else 8 * asset.size  # of 4 bits become 32
@@ -155,7 +154,7 @@ def _packed(blocks: Mapping[str, tuple[Tensor, ...]], n_layers: int) -> dict[str
             merged = [torch.cat(parts) for parts in zip(*(blocks[name] for name in theirs), strict=True)]
             if len(merged) == 1:
                 weights[ours] = merged[0]
-            else:
+            else:  # q and scale alone are of eight bits
                 pack = QuantisedLinear.of_bytes if len(merged) == 2 else QuantisedLinear.of_steps
                 weights |= pack(*merged).state_dict(prefix=ours.removesuffix("weight"))
     return weights

@@ -8,7 +8,7 @@ Read in this order:
 - `rollouts`: many texts at once, from prompts of different lengths (06)
 - `replies`: a chat model's replies to many requests, texts in and out (07)
 - `batch`: rollouts with texts that come and go while the others are written (07)
-- `packed`: matrices laid out for that (06)
+- `blocked`: matrices laid out for that (06)
 - `interpret`: attention maps, heads switched off, the logit lens (01 to 03)
 """
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from course_lib.architecture import TransformerLM
 from course_lib.checks import check
+from course_lib.inference.blocked import blocked
 from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled
-from course_lib.inference.packed import packed
 from course_lib.inference.rollouts import read_columns
 
 __all__ = ["Batch", "Text", "Token"]
@@ -59,7 +59,7 @@ class Batch:
 
     Its cache is as large as it ever gets from the beginning: 2 · layers · n_rows · kv heads · n_columns · d_head numbers, of
     which a system hands out only what is written to. `n_columns` is at most the model's context, which is the default. One of
-    `banned_ids` is never drawn. The matrices are copied, see `packed`.
+    `banned_ids` is never drawn. The matrices are copied, see `blocked`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Batch:
         check("n_columns", n_columns, int | None, 1, model.config.context_length)
         self.n_rows, self.n_columns = n_rows, n_columns or model.config.context_length
         self.texts: list[Text] = []  # in the order of their rows
-        self._model, self._banned = packed(model, n_rows), banned_rows(model, banned_ids)
+        self._model, self._banned = blocked(model, n_rows), banned_rows(model, banned_ids)
         self._cache = model.new_cache(n_rows, self.n_columns)
         self._end = 0  # the column that is filled next; all before it hold numbers in every row, those of padding too
 

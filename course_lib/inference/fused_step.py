@@ -60,7 +60,7 @@ class FusedStep:
         self.queries = heads[0, :n_heads].view(n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
         # what the matrices are multiplied with; packed ones take it in bfloat16
-        is_packed = isinstance(model.embedding, QuantisedEmbedding)
+        is_packed = isinstance(model.blocks[0].attention.qkv, QuantisedLinear)
         options["dtype"] = torch.bfloat16 if is_packed else model.dtype
         self.inputs = torch.empty(config.d_model, **options)
         self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)

@@ -90,6 +90,6 @@ def n_shared(some: Sequence[int], others: Sequence[int]) -> int:
 
 def _state(model: TransformerLM) -> list[tuple[int, ...]]:
     """Return what is another one once a weight has been written to or replaced, or a hook set or taken away."""
-    weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in model.parameters()]
+    weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in (*model.parameters(), *model.buffers())]
     hooks = [(*part._forward_pre_hooks, *part._forward_hooks) for part in model.modules()]
     return weights + hooks

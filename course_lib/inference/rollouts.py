@@ -14,8 +14,8 @@ from torch import Tensor
 from course_lib.architecture import TransformerLM
 from course_lib.architecture.attention import KVCache
 from course_lib.checks import check
+from course_lib.inference.blocked import blocked
 from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled
-from course_lib.inference.packed import packed
 
 __all__ = ["Rollouts", "by_length", "read_columns", "roll_out"]
 
@@ -70,7 +70,7 @@ def roll_out(
     banned, noise = banned_rows(model, banned_ids), noise.to(device)
     stops = torch.tensor(known_ids(model, "stop_ids", sorted(stop_ids)), dtype=torch.long, device=device)
 
-    model = packed(model, len(prompts) * n_samples)
+    model = blocked(model, len(prompts) * n_samples)
     longest, padded = max(map(len, prompts)), len({*map(len, prompts)}) > 1
     n_columns = longest + max_new_tokens
     padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)

@@ -202,12 +202,13 @@ def test_a_load_mends_a_damaged_conversion(tiny, name, damage):
 
 def test_the_command_prints_one_line_for_each_asset_model_and_folder():
     command = subprocess.run([sys.executable, "-m", "course_lib"], capture_output=True, text=True, check=True)
-    *lines, converted, folder = command.stdout.splitlines()
+    *lines, converted, stored, folder = command.stdout.splitlines()
     for line, real in zip(lines, assets.ASSETS.values(), strict=True):
         assert line.startswith(f"{real.name}: ")
         assert real.licence in line
         assert line.endswith(str(assets.fetch(real.name)))
     assert converted.startswith("smollm2-135m-instruct: converted")
+    assert stored.startswith("smollm2-135m-instruct: converted") and "-packed-" in stored
     assert folder.endswith(str(storage.cache_dir()))
 
 

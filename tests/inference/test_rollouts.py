@@ -9,7 +9,7 @@ from torch import nn
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.devices import seed_everything
 from course_lib.inference import Rollouts, Sampling, generate, roll_out
-from course_lib.inference.packed import packed
+from course_lib.inference.blocked import blocked
 
 CONFIG = TransformerConfig(vocab_size=50, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=40, context_length=32)
 KINDS = {
@@ -144,8 +144,8 @@ def test_packed_matrices_give_the_same_logits_and_leave_the_model_as_it_was(mode
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     before = dict(model.named_modules())
     with torch.no_grad():
-        torch.testing.assert_close(packed(model, 4)(ids), model(ids), atol=1e-4, rtol=1e-4)
-    assert dict(model.named_modules()) == before and not any(type(m) is nn.Linear for m in packed(model, 4).modules())
+        torch.testing.assert_close(blocked(model, 4)(ids), model(ids), atol=1e-4, rtol=1e-4)
+    assert dict(model.named_modules()) == before and not any(type(m) is nn.Linear for m in blocked(model, 4).modules())
 
 
 def test_the_real_model_writes_what_it_writes_alone(smollm2):

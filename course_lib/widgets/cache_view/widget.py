@@ -139,8 +139,8 @@ class CacheView(LiveWidget):
         }
 
     def _weight_bytes(self) -> int:
-        packed = sum(matrix.nbytes for matrix in self._model.buffers())
-        return packed or weight_bytes(self._model.config, self._model.dtype)
+        stored = sum(matrix.nbytes for matrix in self._model.buffers())  # of few bits; other models have no buffers
+        return stored or weight_bytes(self._model.config, self._model.dtype)
 
     def _bytes(self, n_positions: int) -> int:
         return cache_bytes(self._model.config, n_positions, self._model.dtype)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from course_lib.architecture import TransformerLM
 from course_lib.devices import keeps_blocks
 
-__all__ = ["packed", "twin"]
+__all__ = ["blocked", "twin"]
 
 
-class PackedLinear(nn.Module):
+class BlockedLinear(nn.Module):
     """x Wᵀ + b as `nn.Linear` computes it, of a matrix in oneDNN's blocks. It has no gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, n_rows: int):
@@ -29,8 +29,8 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.blocks, self.bias, "none", [], "")
 
 
-def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
-    """Return `model` with its matrices packed for products with some `n_rows` rows; where that is not to be had, as it is.
+def blocked(model: TransformerLM, n_rows: int) -> TransformerLM:
+    """Return `model` with its matrices in blocks for products with some `n_rows` rows; where that is not to be had, as it is.
 
     The rest is shared with `model`, hooks too, and a matrix with a hook is left as it is. The copies of the matrices are those
     of now, and take as much memory again.
@@ -41,9 +41,9 @@ def packed(model: TransformerLM, n_rows: int) -> TransformerLM:
     for parent in list(model.modules()):
         for name, part in parent.named_children():
             if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
-                setattr(parent, name, PackedLinear(part.weight, part.bias, n_rows))
+                setattr(parent, name, BlockedLinear(part.weight, part.bias, n_rows))
     if model.unembedding is None:
-        model.unembedding = PackedLinear(model.embedding.weight, None, n_rows)
+        model.unembedding = BlockedLinear(model.embedding.weight, None, n_rows)
     return model
 
 
