@@ -125,7 +125,7 @@ def _convert(source: Path, packed: bool, stage: Path) -> Path:
 
         def read(name: str) -> tuple[Tensor, ...]:
             tensor = stored[name]
-            parts = _blocks(tensor) if packed else (torch.tensor(dequantize(tensor.data, tensor.tensor_type)),)
+            parts = _blocks(tensor) if packed else (_dequantised(tensor),)
             bar.update(int(tensor.n_bytes))
             n_heads = heads.get(name.split(".")[-2])
             return parts if n_heads is None else tuple(_unpermute(part, n_heads) for part in parts)
@@ -166,17 +166,20 @@ def _blocks(tensor: ReaderTensor) -> tuple[Tensor, ...]:
     A block is 32 weights: a half-precision scale, in Q4_1 the least weight too, and then all q, of which Q4_1 has those of the
     first half of the block in the low halves of its bytes.
     """
-    data = torch.tensor(tensor.data)
     if tensor.tensor_type == GGMLQuantizationType.Q4_1:
-        blocks = data.unflatten(1, (-1, 20))
+        blocks = torch.tensor(tensor.data).unflatten(1, (-1, 20))
         scale, least = blocks[..., :4].contiguous().view(torch.float16).float().unbind(-1)
         steps = torch.cat([blocks[..., 4:] & 15, blocks[..., 4:] >> 4], dim=-1)
         return steps.flatten(1), scale, least + 8 * scale
     if tensor.tensor_type == GGMLQuantizationType.Q8_0:
-        blocks = data.unflatten(1, (-1, 34))
+        blocks = torch.tensor(tensor.data).unflatten(1, (-1, 34))
         scale = blocks[..., :2].contiguous().view(torch.float16).float()
         return blocks[..., 2:].contiguous().view(torch.int8).flatten(1), scale.flatten(1)
-    return (torch.tensor(dequantize(tensor.data, tensor.tensor_type)),)
+    return (_dequantised(tensor),)
+
+
+def _dequantised(tensor: ReaderTensor) -> Tensor:
+    return torch.tensor(dequantize(tensor.data, tensor.tensor_type))
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

@@ -22,7 +22,7 @@ _JS_EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 def style_sheet(widget_file: str | Path) -> str:
     """Return a widget's CSS: the palette's variables, and `style.css` beside `widget_file` after all that it imports.
 
-    What is imported is narrowed to this widget, which has the class of its folder's name: a sheet that comes later in a
+    The shared rules are narrowed to this widget, which has the class of its folder's name: a sheet that comes later in a
     notebook would else win over the own rules of the widgets before it.
     """
     own = Path(widget_file).parent.name.replace("_", "-")
