@@ -1,7 +1,6 @@
 """Our side: a model of one layer that looks pairs and triples of characters up, and Muon, all from course_lib."""
 
 from course_lib.architecture import TransformerConfig, TransformerLM
-from course_lib.architecture.ngrams import NgramEmbedding
 from course_lib.corpora import TokenShards
 from course_lib.devices import seed_everything
 from course_lib.pretraining import PretrainingConfig, Trainer
@@ -20,6 +19,7 @@ def model_config(vocab_size: int) -> TransformerConfig:
         context_length=64,
         qk_norm="head",
         feed_forward="relu2",
+        ngram_rows=N_ROWS,
     )
 
 
@@ -40,7 +40,6 @@ def train(text: TokenShards, seed: int) -> tuple[TransformerLM, float]:
     """Train on `text`; return the model and the seconds that the steps took."""
     seed_everything(seed)
     model = TransformerLM(model_config(text.vocab_size))
-    model.embedding = NgramEmbedding(model.embedding, N_ROWS)
     trainer = Trainer(model, text, None, training_config(seed))
     for _ in trainer:
         pass

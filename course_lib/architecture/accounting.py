@@ -33,7 +33,7 @@ def parameter_count(config: TransformerConfig) -> dict[str, int]:
     d_head = q_width // config.n_heads
     qk_norm = {None: 0, "head": 2 * d_head, "projection": q_width + kv_width}[config.qk_norm]
     return {
-        "embedding": config.vocab_size * d_model,
+        "embedding": (config.vocab_size + _n_ngrams(config)) * d_model,
         "positions": config.context_length * d_model if config.positions == "learned" else 0,
         "attention": layers * attention,
         "feed-forward": layers * feed_forward,
@@ -90,11 +90,12 @@ def cache_bytes(config: TransformerConfig, n_positions: int, dtype: torch.dtype 
 def weight_bytes(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> int:
     """Return the bytes of weights that every forward pass reads, be it for one position or for many.
 
-    Of the embedding and the learned positions only the rows of the tokens at hand are read, which is next to nothing; a tied
-    embedding is read whole nevertheless, as the unembedding.
+    Of the embedding, the n-grams and the learned positions only the rows of the tokens at hand are read, which is next to
+    nothing; a tied embedding is read whole nevertheless, as the unembedding.
     """
     parts = parameter_count(config)
-    looked_up = parts["positions"] + (0 if config.tied_embeddings else parts["embedding"])
+    tied = config.vocab_size * config.d_model if config.tied_embeddings else 0
+    looked_up = parts["positions"] + parts["embedding"] - tied
     return (sum(parts.values()) - looked_up) * dtype.itemsize
 
 
@@ -102,6 +103,10 @@ def _widths(config: TransformerConfig) -> tuple[int, int]:
     """Return the widths of all queries of a position side by side, and of all its keys (or values)."""
     d_head = config.d_head or config.d_model // config.n_heads
     return config.n_heads * d_head, (config.n_kv_heads or config.n_heads) * d_head
+
+
+def _n_ngrams(config: TransformerConfig) -> int:
+    return 2 * (config.ngram_rows or 0)
 
 
 def _up_width(config: TransformerConfig) -> int:

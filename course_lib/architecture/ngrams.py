@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.architecture.attention import KVCache
 from course_lib.checks import check
 
 __all__ = ["NgramEmbedding"]
@@ -17,36 +18,52 @@ _MODULUS, _MULTIPLIER = 2**31 - 1, 48_271  # of Park and Miller's "minimal stand
 
 
 class NgramEmbedding(nn.Module):
-    """The embedding of each token, plus one of the last two tokens and one of the last three.
+    """A vector of the last two tokens at each position, plus one of the last three; `TransformerLM` adds it to the token's.
 
-    It takes the place of a `TransformerLM`'s own: `model.embedding = NgramEmbedding(model.embedding, n_rows=8192)`. There are
-    far more runs of tokens than rows, so a hash function chooses the row, and runs that share one share its vector (arXiv
-    1709.03933; for language models arXiv 2412.09871, section 3.2.1, and arXiv 2501.16975). All rows begin at zero: before the
-    first step, the model says what it said without them.
+    There are far more runs of tokens than rows, so a hash function chooses the row, and runs that share one share its vector
+    (arXiv 1709.03933; for language models arXiv 2412.09871, section 3.2.1, and arXiv 2501.16975). All rows begin at zero:
+    before the first step, the model says what it says without them.
 
-    The token before the first of `ids` counts as none. So they must be the whole text: a key/value cache, with which a model
-    is given only what is new, gives other results.
+    Which tokens come before one is what attention may see of them, the nearest two: not the padding before a text, nor
+    another text in the same row.
     """
 
-    def __init__(self, embedding: nn.Embedding, n_rows: int):
+    def __init__(self, n_rows: int, d_model: int):
         super().__init__()
         check("n_rows", n_rows)
-        self.weight = embedding.weight
         self.n_rows = n_rows
-        # pairs, then triples
-        self.table = nn.Parameter(embedding.weight.new_zeros(2 * n_rows, embedding.weight.shape[1]))
+        self.table = nn.Parameter(torch.zeros(2 * n_rows, d_model))  # pairs, then triples
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map `ids` (batch, position) to vectors (batch, position, d_model)."""
-        return F.embedding(ids, self.weight) + F.embedding(self.rows(ids), self.table).sum(dim=0)
+    def forward(self, ids: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map `ids` (batch, position) to vectors (batch, position, d_model).
 
-    def rows(self, ids: Tensor) -> Tensor:
+        With `cache` (one of a single head and d_head 1, in int64), `ids` continue those that it holds and are added to it.
+        `mask` is the one that attention is given.
+        """
+        read = ids if cache is None else cache.append(*2 * [ids[:, None, :, None]])[0][:, 0, :, 0]
+        return F.embedding(self.rows(ids, _before(read, ids.shape[1], mask)), self.table).sum(dim=0)
+
+    def rows(self, ids: Tensor, before: Tensor) -> Tensor:
         """Return the rows (2, batch, position) of the table for the last two and the last three tokens at each position.
 
-        With t the token's id plus 1, and 0 where there is none, two tokens make the number t₀ · m + t₋₁, and three that one
-        times m, plus t₋₂, modulo a prime; what remains when `n_rows` divides it is the row.
+        `before` (2, batch, position) is one more than the ids one and two back. With t the token's id plus 1, and 0 where there
+        is none, two tokens make the number t₀ · m + t₋₁, and three that one times m, plus t₋₂, modulo a prime; what remains
+        when `n_rows` divides it is the row.
         """
-        now, one_back, two_back = (F.pad(ids + 1, (back, 0))[:, : ids.shape[1]] for back in range(3))
-        pair = (now * _MULTIPLIER + one_back) % _MODULUS
+        one_back, two_back = before
+        pair = ((ids + 1) * _MULTIPLIER + one_back) % _MODULUS
         triple = (pair * _MULTIPLIER + two_back) % _MODULUS
         return torch.stack([pair % self.n_rows, triple % self.n_rows + self.n_rows])
+
+
+def _before(read: Tensor, n_new: int, mask: Tensor | None) -> Tensor:
+    """Return one more than the ids one and two back (2, batch, new) of the last `n_new` of `read` (batch, key), 0 for none."""
+    n_read = read.shape[1]
+    numbers = F.pad(read + 1, (2, 0))  # so that nothing is found at keys −2 and −1
+    if mask is None:
+        return torch.stack([numbers[:, n_read - n_new + 2 - back :][:, :n_new] for back in (1, 2)])
+    keys = torch.arange(n_read, device=read.device)
+    may_see = mask.expand(len(read), *mask.shape[-3:-2], n_new, n_read).view(len(read), -1, n_new, n_read)[:, 0]
+    earlier = may_see & (keys < keys[n_read - n_new :, None])
+    nearest = F.pad(torch.where(earlier, keys, -1), (2, 0), value=-1).topk(2).values  # (batch, new, 2)
+    return numbers.gather(1, (nearest + 2).where(nearest >= 0, 0).flatten(1)).unflatten(1, (n_new, 2)).permute(2, 0, 1)

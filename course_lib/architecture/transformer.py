@@ -23,6 +23,7 @@ from course_lib.architecture.attention import (
     rotary_angles,
     sinusoidal_positions,
 )
+from course_lib.architecture.ngrams import NgramEmbedding
 from course_lib.checks import check_fields
 
 __all__ = ["EncoderDecoder", "LayerNorm", "RMSNorm", "TransformerConfig", "TransformerEncoder", "TransformerLM"]
@@ -72,6 +73,7 @@ class TransformerConfig:
     bias: bool = False  # in every linear map and layer norm
     scaled_embeddings: bool = False  # times √d_model (arXiv 1706.03762, section 3.4), to match sinusoids in size
     embedding_norm: bool = False  # a norm behind the embeddings, as in BERT
+    ngram_rows: int | None = None  # of the table of vectors for the last two tokens, and as many for the last three
     tied_embeddings: bool = True  # the unembedding is the embedding matrix, read the other way (arXiv 1608.05859)
     dropout: float = 0.0  # of the embeddings and of what sublayers add (arXiv 1706.03762, section 5.4)
 
@@ -204,6 +206,7 @@ class _Stack(nn.Module):
         self.embedding = table(torch.empty(config.vocab_size, config.d_model))
         learned = config.positions == "learned"
         self.position_embedding = table(torch.empty(config.context_length, config.d_model)) if learned else None
+        self.ngrams = None if config.ngram_rows is None else NgramEmbedding(config.ngram_rows, config.d_model)
         self.embedding_norm = _norm(config) if config.embedding_norm else _same
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -242,6 +245,8 @@ class _Stack(nn.Module):
                 raise ValueError(f"position {end - 1} lies outside the context of {config.context_length} tokens")
             positions = torch.arange(start, end, device=ids.device)
         x = self.embedding(ids)
+        if self.ngrams is not None:
+            x = x + self.ngrams(ids, cache and cache[-1], mask)
         if config.scaled_embeddings:
             x = x * config.d_model**0.5
         if config.positions == "learned":
@@ -271,6 +276,8 @@ class _Stack(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
                 (nn.init.zeros_ if name.endswith("bias") else nn.init.ones_)(parameter)
+                continue
+            if name == "ngrams.table":  # stays 0
                 continue
             writes = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
             nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layers) ** 0.5 if writes else 0.02)
@@ -311,9 +318,14 @@ class TransformerLM(_Stack):
         return F.linear(x, self.embedding.weight) if self.unembedding is None else self.unembedding(x)
 
     def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
-        """Return an empty key/value cache for each layer, for `batch` sequences of up to `capacity` tokens."""
+        """Return an empty key/value cache for each layer, for `batch` sequences of up to `capacity` tokens.
+
+        A model that looks up n-grams has one more behind them, of the ids themselves.
+        """
         shape, options = self.blocks[0].attention, {"device": self.device, "dtype": self.dtype}
-        return [KVCache(batch, shape.n_kv_heads, capacity, shape.d_head, **options) for _ in self.blocks]
+        layers = [KVCache(batch, shape.n_kv_heads, capacity, shape.d_head, **options) for _ in self.blocks]
+        ids = KVCache(batch, 1, capacity, 1, device=self.device, dtype=torch.long)
+        return layers if self.ngrams is None else [*layers, ids]
 
 
 class TransformerEncoder(_Stack):

@@ -24,6 +24,7 @@ __all__ = ["FusedStep"]
 _LLAMA = {
     "positions": "rope", "norm": "rmsnorm", "norm_position": "pre", "feed_forward": "swiglu", "bias": False,
     "qk_norm": None, "window": None, "scaled_embeddings": False, "embedding_norm": False, "dropout": 0.0,
+    "ngram_rows": None,
 }  # fmt: skip
 _MODULES = {
     TransformerLM, Block, Residual, RMSNorm, MultiHeadAttention, FeedForward,

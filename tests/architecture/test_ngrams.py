@@ -1,6 +1,7 @@
 """Embeddings of pairs and triples of tokens, against a loop in plain Python and against the model without them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,50 +9,51 @@ from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.ngrams import NgramEmbedding
+from course_lib.corpora.packing import pack, places, same_document
 from course_lib.devices import seed_everything
+from course_lib.inference.rollouts import roll_out
 from course_lib.pretraining.optim import AdamW, for_model
 
-CONFIG = TransformerConfig(vocab_size=11, d_model=8, n_layers=1, n_heads=2, d_ff=16, context_length=12)
+PLAIN = TransformerConfig(vocab_size=11, d_model=8, n_layers=1, n_heads=2, d_ff=16, context_length=12)
+CONFIG = replace(PLAIN, ngram_rows=97)
 
 
 @pytest.fixture
 def model():
     seed_everything(0)
-    model = TransformerLM(CONFIG)
-    model.embedding = NgramEmbedding(model.embedding, n_rows=97)
-    return model
+    return TransformerLM(CONFIG)
+
+
+@pytest.fixture
+def filled(model):
+    torch.nn.init.normal_(model.ngrams.table)
+    return model.eval()
 
 
 def some_ids(*shape):
     return torch.randint(CONFIG.vocab_size, shape)
 
 
-def test_it_adds_the_rows_of_the_pair_and_of_the_triple(model):
-    embedding, ids = model.embedding, some_ids(2, 5)
-    torch.nn.init.normal_(embedding.table)
+def test_it_adds_the_rows_of_the_pair_and_of_the_triple(filled):
+    table, ids = filled.ngrams.table, some_ids(2, 5)
     prime, m, n_rows = 2**31 - 1, 48_271, 97
-    for text, vectors in zip(ids.tolist(), embedding(ids), strict=True):
+    for text, vectors in zip(ids.tolist(), filled.ngrams(ids), strict=True):
         t = [0, 0] + [token + 1 for token in text]
         for position in range(5):
             two_back, one_back, now = t[position : position + 3]
             pair = now * m + one_back
             triple = (pair * m + two_back) % prime
-            parts = (
-                embedding.weight[text[position]],
-                embedding.table[pair % n_rows],
-                embedding.table[n_rows + triple % n_rows],
-            )
-            torch.testing.assert_close(vectors[position], sum(parts))
+            torch.testing.assert_close(vectors[position], table[pair % n_rows] + table[n_rows + triple % n_rows])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_texts_as_short_as_a_run_of_tokens_have_vectors_too(model, length):
-    assert model.embedding(some_ids(3, length)).shape == (3, length, 8)
+    assert model.ngrams(some_ids(3, length)).shape == (3, length, 8)
 
 
 def test_ids_as_large_as_any_vocabulary_s_stay_within_the_table():
-    embedding = NgramEmbedding(torch.nn.Embedding(4, 2), n_rows=1000)
-    pairs, triples = embedding.rows(torch.randint(2**20, (4, 500)))
+    embedding, (ids, *before) = NgramEmbedding(1000, 2), torch.randint(2**20, (3, 4, 500))
+    pairs, triples = embedding.rows(ids, torch.stack(before))
     assert pairs.min() >= 0 and pairs.max() < 1000 <= triples.min() and triples.max() < 2000
 
 
@@ -59,31 +61,71 @@ def test_ids_as_large_as_any_vocabulary_s_stay_within_the_table():
 def test_rows_are_used_about_as_evenly_as_random_numbers_would(n_rows):
     """Of as many random numbers as there are rows, 1 - 1/e = 63 % of the rows get at least one."""
     seed_everything(0)
-    ids = torch.cartesian_prod(*[torch.arange(65)] * 3)[torch.randperm(65**3)[:n_rows]]
-    _, triples = NgramEmbedding(torch.nn.Embedding(4, 2), n_rows).rows(ids)
-    assert triples[:, 2].unique().numel() / n_rows == pytest.approx(1 - 1 / math.e, abs=0.04)
+    two_back, one_back, ids = torch.cartesian_prod(*[torch.arange(65)] * 3)[torch.randperm(65**3)[:n_rows]].T
+    _, triples = NgramEmbedding(n_rows, 2).rows(ids, torch.stack([one_back, two_back]) + 1)
+    assert triples.unique().numel() / n_rows == pytest.approx(1 - 1 / math.e, abs=0.04)
 
 
 def test_a_model_says_the_same_before_its_rows_are_trained(model):
     ids = some_ids(2, 9)
     seed_everything(0)
-    torch.testing.assert_close(model(ids), TransformerLM(CONFIG)(ids), rtol=0, atol=0)
+    torch.testing.assert_close(model(ids), TransformerLM(PLAIN)(ids), rtol=0, atol=0)
 
 
-def test_no_vector_depends_on_a_later_token(model):
-    torch.nn.init.normal_(model.embedding.table)
+def test_no_vector_depends_on_a_later_token(filled):
     ids = some_ids(1, 8)
     changed = ids.clone()
     changed[0, 5] = (ids[0, 5] + 1) % CONFIG.vocab_size
-    differs = (model.embedding(ids) != model.embedding(changed)).any(dim=-1)[0]
+    differs = (filled.ngrams(ids) != filled.ngrams(changed)).any(dim=-1)[0]
     assert differs.tolist() == [False] * 5 + [True] * 3
+
+
+# ---------------------------------------------------------------- a text that is not all given at once, or not alone in its row
+
+
+@pytest.mark.parametrize("cuts", [(1, 1, 1, 1, 1, 1, 1), (3, 4), (5, 1, 1), (7,)])
+def test_with_a_cache_a_text_gets_the_same_logits_in_pieces(filled, cuts):
+    ids = some_ids(2, 7)
+    cache = filled.new_cache(2, 9)
+    pieces = [filled(part, cache) for part in ids.split(cuts, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), filled(ids))
+
+
+def test_a_cache_that_is_cut_short_goes_on_as_another_text(filled):
+    first, second = some_ids(2, 1, 8)
+    second[0, :3] = first[0, :3]
+    cache = filled.new_cache(1, 9)
+    filled(first, cache)
+    for layer in cache:
+        layer.length = 3
+    torch.testing.assert_close(filled(second[:, 3:], cache), filled(second)[:, 3:])
+
+
+def test_texts_in_a_row_do_not_see_each_others_tokens(filled):
+    texts = [some_ids(length) for length in (4, 1, 2, 5)]
+    packed = pack([text.tolist() for text in texts], 12)
+    mask, positions = same_document(packed.documents), places(packed.documents)
+    logits = filled(packed.ids, mask=mask, positions=positions)
+    for number, text in enumerate(texts):
+        torch.testing.assert_close(logits[packed.documents == number], filled(text[None])[0])
+
+
+def test_padding_before_a_text_counts_as_none(filled):
+    """Two prompts of different lengths are written on in one batch, and each as if it were alone."""
+    prompts = [some_ids(2).tolist(), some_ids(6).tolist()]
+    noise = torch.rand(2, 5)
+    together = roll_out(filled, prompts, 5, noise=noise)
+    for row, prompt in enumerate(prompts):
+        alone = roll_out(filled, [prompt], 5, noise=noise[row : row + 1])
+        n_tokens = len(prompt) + 5
+        assert together.ids[row, :n_tokens].tolist() == alone.ids[0, :n_tokens].tolist()
 
 
 def test_adamw_trains_its_rows(model):
     ids = some_ids(4, 12)
     optimizers = for_model(model, learning_rate=0.01, muon_learning_rate=0.02, weight_decay=0.0)
     adamw = next(optimizer for optimizer in optimizers if isinstance(optimizer, AdamW))
-    assert any(weight is model.embedding.table for group in adamw.param_groups for weight in group["params"])
+    assert any(weight is model.ngrams.table for group in adamw.param_groups for weight in group["params"])
     losses = []
     for _ in range(30):
         loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -92,5 +134,5 @@ def test_adamw_trains_its_rows(model):
         for optimizer in optimizers:
             optimizer.step()
         losses.append(loss.item())
-    assert model.embedding.table.abs().max() > 0
+    assert model.ngrams.table.abs().max() > 0
     assert losses[-1] < losses[0] / 2
