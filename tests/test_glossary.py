@@ -31,14 +31,14 @@ def pattern_of(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){term}(?!\w)", re.IGNORECASE)
 
 
-def prose_of(cell: nbformat.NotebookNode, index: int) -> str:
+def prose_of(cell: nbformat.NotebookNode) -> str:
     """Return what a learner reads as text in a cell: markdown, or comments, docstrings and questions to predict.
 
-    Left out: the opening cell, which names what the lesson is about; headings, which name what is defined below; what is
-    code or a formula; addresses; and the titles of the sources.
+    Left out: the cell of the objectives, which names what the lesson is about; headings, which name what is defined below;
+    what is code or a formula; addresses; and the titles of the sources.
     """
     if cell.cell_type == "markdown":
-        if index == 0:
+        if "**Objectives.**" in cell.source:
             return ""
         text = re.sub(r"^## Sources$.*", "", cell.source, flags=re.MULTILINE | re.DOTALL)
         return LINK.sub("]", NO_PROSE.sub(" ", "\n".join(b for b in blocks(text) if not b.startswith("#"))))
@@ -56,7 +56,7 @@ def early(course: list[Term]) -> list[str]:
     found = []
     for path in LESSONS:
         for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
-            prose = prose_of(cell, index)
+            prose = prose_of(cell)
             for term in course:
                 later = (term.path.stem, term.cell) > (path.stem, index)
                 if later and singular(term.name) not in EVERYDAY and (use := pattern_of(term.name).search(prose)):
