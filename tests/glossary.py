@@ -20,6 +20,7 @@ HEADER = """# Glossary
 Each term with the sentence that defines it, and the place where it stands. `make notebooks` writes this file.
 
 """
+SAFE = "?!'():;,/&+@$*~"
 NO_PROSE = re.compile(r"`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$", re.DOTALL)
 BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 HEAD = re.compile(r".*[.:?!]|You can now")
@@ -42,9 +43,12 @@ class Term:
     def entry(self) -> str:
         """The term as it stands in the glossary, with a link that JupyterLab follows.
 
-        There the anchor of a heading is its text with hyphens for spaces.
+        There the anchor of a heading is its text with hyphens for spaces. It is compared as it stands in the address, where
+        browsers write some signs otherwise (·, √, braces): such headings are found by their cell.
         """
-        anchor = quote(self.heading.replace(" ", "-"), safe="?':,!")
+        anchor = self.heading.replace(" ", "-")
+        if quote(anchor, safe=SAFE) != anchor:
+            anchor = f"cell-id=cell-{self.cell:03}"
         section = re.sub(r"^\d+(?:\.| ·) ", "", self.heading)
         name = re.sub(r"^[a-z]{2,}(?![\w@])", lambda word: word[0].capitalize(), self.name)  # not p-value, pass@k
         return f"- **{name}**: {self.sentence} [{self.path.stem[:2]} · {section}]({self.path.name}#{anchor})\n"
