@@ -338,6 +338,40 @@ def show_head_kinds(kinds: Sequence[Sequence[str]], names: Mapping[str, str]) ->
 
 
 @matplotlib.rc_context(_STYLE)
+def show_kept() -> None:
+    """Draw four ways in which four query heads come to keys and values; filled boxes are what a cache keeps of a token."""
+    ways = {"multi-head": 4, "grouped-query": 2, "multi-query": 1, "latent": 4}  # key/value heads
+    _, axes = plt.subplots(1, len(ways), figsize=(9.6, 2.9), sharey=True)
+    palette = PALETTE["light"]
+    line = {"color": palette["residual"], "linewidth": 1, "zorder": 0}
+
+    def box(ax: plt.Axes, x: float, y: float, width: float, role: str, name: str, kept: bool = True) -> None:
+        face, dash = (palette[role], "-") if kept else ("white", (0, (3, 2)))
+        corner = (x - width / 2, y - 0.3)
+        ax.add_patch(plt.Rectangle(corner, width, 0.6, facecolor=face, edgecolor=palette[role], linestyle=dash))
+        ax.text(x, y, name, ha="center", va="center", color="white" if kept else palette[role], fontsize=11)
+
+    for ax, (way, n_kv_heads) in zip(axes, ways.items(), strict=True):
+        latent = way == "latent"
+        at = [(head + 0.5) * 4 / n_kv_heads for head in range(n_kv_heads)]
+        for head in range(4):
+            ax.plot([head + 0.5, at[head * n_kv_heads // 4]], [2, 1], **line)
+            box(ax, head + 0.5, 2, 0.7, "query", "q", kept=False)
+        for x in at:
+            box(ax, x - 0.2, 1, 0.4, "key", "k", not latent)
+            box(ax, x + 0.2, 1, 0.4, "value", "v", not latent)
+        if latent:
+            for x in at:
+                ax.plot([x, 2], [1, 0], **line)
+            box(ax, 2, 0, 1.6, "residual", "c")
+        kept = "1 latent" if latent else f"{n_kv_heads} keys, {n_kv_heads} values"
+        ax.set(xlim=(-0.1, 4.1), ylim=(-0.9, 2.5), title=way)
+        ax.text(2, -0.85, "keeps " + kept.replace("1 keys, 1 values", "1 key, 1 value"), ha="center", va="bottom")
+        ax.axis("off")
+    plt.show()
+
+
+@matplotlib.rc_context(_STYLE)
 def show_clocks(angles) -> None:
     """Draw the angle of each pair at each position as a clock hand: `angles` (pair, position) in radians."""
     angles = np.asarray(angles, dtype=float)

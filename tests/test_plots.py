@@ -152,3 +152,17 @@ def test_intervals_stand_where_their_points_are():
     assert [segment.tolist() for segment in bars.get_segments()] == [[[1, 2], [1, 5]], [[2, 3], [2, 6]]]
     with pytest.raises(ValueError, match="intervals for c, but no such curve"):
         plots.show_curves([1], {"a": [3]}, xlabel="x", ylabel="y", intervals={"c": [(2, 5)]})
+
+
+def test_what_is_kept_is_filled_and_counted():
+    plots.show_kept()
+    found = {}
+    for ax in plt.gcf().axes:
+        filled = [patch for patch in ax.patches if patch.get_facecolor()[:3] != (1, 1, 1)]
+        found[ax.get_title()] = len(ax.patches), len(filled), ax.texts[-1].get_text()
+    assert found == {
+        "multi-head": (12, 8, "keeps 4 keys, 4 values"),
+        "grouped-query": (8, 4, "keeps 2 keys, 2 values"),
+        "multi-query": (6, 2, "keeps 1 key, 1 value"),
+        "latent": (13, 1, "keeps 1 latent"),
+    }

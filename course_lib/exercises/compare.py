@@ -11,7 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Changed", "Difference", "Loss", "Raised", "call", "describe", "first_difference", "gradient_by_differences"]
+__all__ = [
+    "Changed",
+    "Difference",
+    "Loss",
+    "Raised",
+    "Used",
+    "call",
+    "describe",
+    "first_difference",
+    "gradient_by_differences",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,17 @@ class Difference:
     what: str
     got: str
     wanted: str
+
+
+@dataclass(frozen=True)
+class Used:
+    """A class as a function of the arguments: `use` makes an object of it, and returns what that gives."""
+
+    made: type
+    use: Callable
+
+    def __call__(self, *arguments: object) -> object:
+        return self.use(self.made, *arguments)
 
 
 def call(function: Callable, arguments: tuple, learned: int | None = None) -> object:
@@ -256,6 +277,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _line(error: Exception, function: Callable) -> str:
-    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    parts = vars(function.made).values() if isinstance(function, Used) else [function]
+    file = next((part.__code__.co_filename for part in parts if hasattr(part, "__code__")), None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f"line {own[-1].lineno}: `{own[-1].line}`" if own else ""

@@ -23,6 +23,7 @@ from course_lib.exercises.compare import (
     Difference,
     Loss,
     Raised,
+    Used,
     call,
     describe,
     first_difference,
@@ -88,7 +89,8 @@ class Exercise:
     A *build* goes through `stages`, from plain to all that it has to do, one for each of the inputs. Where the answer is a
     loss, `learned` names the argument that gets its gradient, which is then checked as well: by differences of `expected`,
     which has to return a number as precise as float64. `reward` runs the real thing on an answer that is right, and says what
-    came of it.
+    came of it. Where the answer is a class, `use` is given it and the arguments, makes an object of it and returns what that
+    gives.
     """
 
     id: str
@@ -107,6 +109,7 @@ class Exercise:
     names: Callable[[], dict[str, object]] = no_names
     stages: tuple[Stage, ...] = ()
     learned: str = ""
+    use: Callable | None = None
     reward: Callable[[object], str] = no_reward
     tolerance: float = 1e-4
 
@@ -114,7 +117,7 @@ class Exercise:
         """Judge `answer`, the learner's function or value, on inputs drawn from `generator` (by default a fresh one)."""
         if _blank(answer):
             return Outcome("not attempted", f"Put your answer in the place of the `...` in `{self.answer}`.")
-        cases = self.inputs(generator or _fresh())
+        answer, cases = self._as_function(answer), self.inputs(generator or _fresh())
         if cases != [()] and not callable(answer):
             return Outcome("wrong", f"Give the function itself, without calling it: check({self.id!r}, {self.answer}).")
         results = self._run(answer, cases)
@@ -143,10 +146,13 @@ class Exercise:
         return replace(outcome, message=f"{stage}{hint}{outcome.message}")
 
     def run(self, source: str) -> object:
-        """Return the answer that the cell `source` of this exercise defines."""
+        """Return the answer that the cell `source` of this exercise defines, a class as the function that uses it."""
         namespace = {"torch": torch, "math": math, "F": F, **self.names()}
         exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
-        return namespace[self.answer]
+        return self._as_function(namespace[self.answer])
+
+    def _as_function(self, answer: object) -> object:
+        return Used(answer, self.use) if self.use and isinstance(answer, type) else answer
 
     @property
     def _place(self) -> int | None:
@@ -165,7 +171,7 @@ class Exercise:
     def _rewarded(self, answer: object) -> str:
         try:
             with redirect_stdout(io.StringIO()):
-                return self.reward(answer)
+                return self.reward(answer.made if isinstance(answer, Used) else answer)
         except Exception as error:  # it does what it should for the inputs of the check, and not for others
             return f"But in a real run it stopped: {type(error).__name__}: {error}"
 

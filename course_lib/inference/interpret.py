@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +24,8 @@ __all__ = [
     "Lens",
     "capture_attention",
     "capture_cross_attention",
+    "changed",
+    "gate_slopes",
     "heads_off",
     "induction_scores",
     "largest_tensor",
@@ -138,6 +141,40 @@ def heads_off(model: TransformerLM, off: Collection[tuple[int, int]]) -> Iterato
             hook = attention.output.register_forward_pre_hook(silence(heads, attention.d_head))
             stack.callback(hook.remove)
         yield
+
+
+@contextmanager
+def changed(change: Callable[[Tensor], Tensor | None], *modules: nn.Module) -> Iterator[None]:
+    """Within the block, `change(output)` takes the place of every output of `modules`; None leaves it as it is.
+
+    So `changed(kept.append, module)` only keeps what comes out, and a `change` that gives what another run gave is activation
+    patching.
+    """
+    hooks = [module.register_forward_hook(lambda _module, _args, output: change(output)) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def gate_slopes(model: TransformerLM, ids: Tensor) -> Tensor:
+    """Return how fast the loss on `ids` (query,) rises as each head's output is turned up: float32 (layer, head), bits.
+
+    Each head is multiplied by a gate of 1 where the heads are concatenated, and the slope is that of the mean loss per token
+    with regard to the gate: its size is the head's importance (arXiv 1905.10650, there as a mean over texts).
+    """
+    gates = [torch.ones(model.config.n_heads, 1, device=ids.device, requires_grad=True) for _ in model.blocks]
+    with ExitStack() as stack:
+        for gate, block in zip(gates, model.blocks, strict=True):
+
+            def turn(_module, args, gate=gate, d_head=block.attention.d_head):
+                return ((args[0].unflatten(-1, (-1, d_head)) * gate.to(args[0].dtype)).flatten(-2),)
+
+            stack.callback(block.attention.output.register_forward_pre_hook(turn).remove)
+        loss = F.cross_entropy(model(ids[None])[0, :-1].float(), ids[1:]) / math.log(2)
+        slopes = torch.autograd.grad(loss, gates)
+    return torch.stack([slope[:, 0] for slope in slopes]).cpu()
 
 
 @torch.inference_mode()

@@ -7,6 +7,8 @@ _WIDTH = "queries, keys (and, where heads are split, values) have the same d"
 _SCORES = "scores = q @ k.transpose({}) / math.sqrt({}.shape[-1])"
 _SPLIT = "q, k, v = ((x @ w).view(batch, position, n_heads, -1).transpose({}) for w in (w_q, w_k, w_v))"
 _JOIN = "return out.transpose({}).reshape(batch, position, -1) @ w_o"
+_LAYERS = "self.{}, self.{}, self.{} = (nn.Linear(d_model, width, bias=False) for _ in range(3))"
+_PARTS = "q, k, v = (part(x).unflatten(-1, (self.n_heads, -1)).transpose({}) for part in (self.q, self.k, self.v))"
 _SHARE = "k, v = (kv.repeat_interleave(q.shape[1] // {}.shape[1], dim=1) for kv in (k, v))"
 _KEPT = "kept = torch.zeros_like({}).scatter({}, order, likeliest * keep)"
 _LOSS = "return F.cross_entropy({}, {}) / math.log(2)"
@@ -40,7 +42,7 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
             _SCORES.format("-2, -1", name) for name in ("k", "w_q", "w_k")
         },
     },
-    "02.2": {
+    "02.4": {
         _AXES: {
             *(_SPLIT.format(axes) for axes in ("2, 1", "1, -2")),
             *(_SCORES.format(axes, "q") for axes in ("-1, -2", "2, -1")),
@@ -48,17 +50,29 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         },
         _WIDTH: {_SCORES.format("-2, -1", "k"), _SCORES.format("-2, -1", "v")},
     },
-    "02.3": {
+    "02.5": {
+        _AXES: {
+            *(_PARTS.format(axes) for axes in ("2, 1", "1, -2")),
+            *(_SCORES.format(axes, "q") for axes in ("-1, -2", "2, -1")),
+            *(f"return self.output((weights @ v).transpose({axes}).flatten(2))" for axes in ("2, 1", "1, -2")),
+        },
+        "axis 2 of 4 is the one before the last": {"return self.output((weights @ v).transpose(1, 2).flatten(-2))"},
+        _WIDTH: {_SCORES.format("-2, -1", "k"), _SCORES.format("-2, -1", "v")},
+        "three layers of one shape, which get their weights later": {
+            *(_LAYERS.format(*names) for names in ("kqv", "qvk", "vkq")),
+        },
+    },
+    "02.7": {
         "axis 2 of 4 is the one before the last": {
             "angle = torch.arange(x.shape[-2])[:, None] * theta ** (-2 * torch.arange(half) / x.shape[-1])"
         }
     },
-    "02.4": {
+    "02.9": {
         _AXES: {_SCORES.format(axes, "q") for axes in ("-1, -2", "2, -1")},
         _WIDTH: {_SCORES.format("-2, -1", "k"), _SCORES.format("-2, -1", "v")},
         "keys and values have the same number of heads": {_SHARE.format("kv"), _SHARE.format("v")},
     },
-    "02.5": {
+    "02.10": {
         "keys and values have the same shape": {
             "keys = keys.mean(dim=2, keepdim=True).expand_as(values)",
             "values = values.mean(dim=2, keepdim=True).expand_as(keys)",

@@ -42,8 +42,9 @@ def mutants(source: str) -> list[Mutant]:
     and statements are dropped. Docstrings are left out beforehand.
     """
     tree = _SignedNumbers().visit(ast.parse(source))
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)):
-        del function.body[0]
+    for definition in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)):
+        if ast.get_docstring(definition):
+            del definition.body[0]
     names = sorted(_bound(tree))
     lines = ast.unparse(tree).splitlines()
     found = {}

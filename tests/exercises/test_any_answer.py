@@ -240,7 +240,7 @@ def test_counts_in_a_default_argument_are_told():
 
 
 def test_mask_and_angles_kept_by_their_shape_alone_are_told():
-    window, turn = find("01.6"), find("02.3")
+    window, turn = find("01.6"), find("02.7")
     masks, turned = {}, {}
 
     def one_mask_a_length(length, window_):

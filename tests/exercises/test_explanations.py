@@ -21,8 +21,8 @@ def test_explanation_of_01_7_says_what_is_measured():
     assert f"takes {exercise.expected():.1f} bits off" in exercise.why
 
 
-def test_explanation_of_02_5_says_what_is_measured():
-    exercise = find("02.5")
+def test_explanation_of_02_10_says_what_is_measured():
+    exercise = find("02.10")
     assert f"costs {exercise.expected():.1f} bits" in exercise.why
 
 

@@ -9,6 +9,8 @@ from course_lib.devices import seed_everything
 from course_lib.inference.interpret import (
     capture_attention,
     capture_cross_attention,
+    changed,
+    gate_slopes,
     heads_off,
     largest_tensor,
     value_norms,
@@ -69,6 +71,36 @@ def test_switching_heads_off_equals_zero_columns_in_the_output_projection(model,
     for layer, head in [(0, 1), (2, 5), (2, 0)]:
         model.blocks[layer].attention.output.weight.data[:, head * 4 : head * 4 + 4] = 0
     torch.testing.assert_close(switched, model(ids[None]))
+
+
+def test_output_that_is_changed_is_what_the_next_module_gets(model, ids):
+    output, kept = model.blocks[1].attention.output, []
+    with changed(kept.append, output):
+        assert torch.equal(model(ids[None]), before := model(ids[None]))
+    assert torch.equal(kept[0], kept[1]) and not output._forward_hooks
+    with changed(torch.zeros_like, output):
+        without = model(ids[None])
+    with heads_off(model, [(1, head) for head in range(6)]):
+        torch.testing.assert_close(without, model(ids[None]))
+    with changed(lambda out: kept[0], output):
+        assert torch.equal(model(ids[None]), before)
+
+
+def test_slopes_of_gates_are_those_of_the_output_projection(model, ids):
+    slopes = gate_slopes(model.double(), ids)
+
+    def bits(layer, head, gate):
+        weight = model.blocks[layer].attention.output.weight
+        columns, kept = weight.data[:, head * 4 : head * 4 + 4], weight.data.clone()
+        columns.mul_(gate)
+        loss = torch.nn.functional.cross_entropy(model(ids[None])[0, :-1], ids[1:]).item() / 0.6931471805599453
+        weight.data.copy_(kept)
+        return loss
+
+    for layer, head in [(0, 1), (1, 3), (2, 5)]:
+        rise = (bits(layer, head, 1.01) - bits(layer, head, 0.99)) / 0.02
+        assert slopes[layer, head].item() == pytest.approx(rise, rel=0.01)
+    assert slopes.shape == (3, 6)
 
 
 def test_unknown_head_is_named(model, ids):

@@ -87,7 +87,7 @@ display(
     Predict("How many heads are there?", number=True, unit="heads"),
     guess.reveal("`one`", because="They add up to 1."),
     check("01.1", 0.625),
-    check("02.1", 0.2),
+    check("02.3", 0.2),
     check("03.1", None),
 )
 """

@@ -1,4 +1,4 @@
-"""Exercise 02.2: the view that splits the sequence where it should split the model's width."""
+"""Exercise 02.4: the view that splits the sequence where it should split the model's width."""
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ _JOIN = "transpose(1, 2).reshape(batch, position, -1)"
 def _layer(
     split: str = _SPLIT, join: str = _JOIN, scale: str = "math.sqrt(q.shape[-1])", softmax: str = "softmax(dim=-1)"
 ) -> str:
-    """Return the cell of exercise 02.2 with its steps as given."""
+    """Return the cell of exercise 02.4 with its steps as given."""
     return f'''\
 def multi_head_by_view(x, w_q, w_k, w_v, w_o, n_heads):
     """Multi-head self-attention without a mask: x (batch, position, d_model) -> the same shape.
@@ -58,7 +58,7 @@ def multi_head_by_view(x, w_q, w_k, w_v, w_o, n_heads):
 _STUB = "view(batch, n_heads, position, -1)"
 
 REPAIR = Exercise(
-    id="02.2",
+    id="02.4",
     kind="repair",
     title="Heads that cut up the text",
     section="A view where a transpose is needed",

@@ -1,4 +1,4 @@
-"""Exercise 02.5: what if a model is made multi-query without training it again?"""
+"""Exercise 02.10: what if a model is made multi-query without training it again?"""
 
 import functools
 import math
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from course_lib.exercises.real_model import bits_per_token, lesson_names, text_ids
 from course_lib.exercises.registry import Exercise, Mistake
+from course_lib.inference.interpret import changed
 
 __all__ = ["WHAT_IF"]
 
@@ -19,24 +20,20 @@ __all__ = ["WHAT_IF"]
 def _cost_with_mean_weights() -> float:
     """Average the rows of the matrices themselves: the mean of three products is the product with the mean matrix."""
     model, ids = lesson_names()["model"].whole, text_ids()
-    changed = {}
+    averaged = {}
     for layer, block in enumerate(model.blocks):
         q, *kv = block.attention.qkv.weight.float().split([576, 192, 192])
         means = [part.view(3, 64, -1).mean(dim=0).repeat(3, 1) for part in kv]
-        changed[f"blocks.{layer}.attention.qkv.weight"] = torch.cat([q, *means]).to(block.attention.qkv.weight.dtype)
-    return bits_per_token(functional_call(model, changed, (ids,))) - bits_per_token(model(ids))
+        averaged[f"blocks.{layer}.attention.qkv.weight"] = torch.cat([q, *means]).to(block.attention.qkv.weight.dtype)
+    return bits_per_token(functional_call(model, averaged, (ids,))) - bits_per_token(model(ids))
 
 
-def _bits_with(hook: Callable | None = None) -> float:
-    """Return the loss in bits per token with `hook` behind every layer's projection, as the lesson's `bits_with` does."""
+def _bits_with(change: Callable | None = None) -> float:
+    """Return the loss in bits per token with `change` behind every layer's projection, as the lesson's `bits_with` does."""
     model, ids = lesson_names()["model"], text_ids()
-    projections = [block.attention.qkv for block in model.blocks] if hook else []
-    handles = [projection.register_forward_hook(hook) for projection in projections]
-    try:
+    projections = [block.attention.qkv for block in model.blocks] if change else []
+    with changed(change, *projections):
         return F.cross_entropy(model(ids)[0, :-1].float(), ids[0, 1:]).item() / math.log(2)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _measured(
@@ -44,9 +41,9 @@ def _measured(
     values: str = "values.mean(dim=2, keepdim=True).expand_as(values)",
     answer: str = "bits_with(share) - bits_with()",
 ) -> str:
-    """Return the cell of exercise 02.5 with what becomes of the keys and values, and the comparison, as given."""
+    """Return the cell of exercise 02.10 with what becomes of the keys and values, and the comparison, as given."""
     return f"""\
-def share(module, inputs, out):
+def share(out):
     queries, keys, values = out.unflatten(-1, (15, 64)).split([9, 3, 3], dim=2)  # (batch, position, head, 64)
     keys = {keys}
     values = {values}
@@ -58,7 +55,7 @@ mqa_bits = {answer}
 
 
 WHAT_IF = Exercise(
-    id="02.5",
+    id="02.10",
     kind="why",
     title="What if a model is made multi-query without training it again?",
     section="Fewer keys and values",
@@ -71,7 +68,7 @@ WHAT_IF = Exercise(
 # In every layer, the last axis of `out` (batch, position, 960) holds 9 queries, 3 keys and
 # 3 values of 64 numbers each. Replace each of the three keys by the mean of the three,
 # and each of the three values by the mean of the values.
-def share(module, inputs, out):
+def share(out):
     return out
 
 
@@ -134,7 +131,7 @@ mqa_bits = ...
             "That is a ratio. Bits are logarithms already, so they are compared by subtracting.",
         ),
         Mistake(
-            "def share(module, inputs, out):\n    return out\n\n\nmqa_bits = bits_with(share) - bits_with()",
+            "def share(out):\n    return out\n\n\nmqa_bits = bits_with(share) - bits_with()",
             "`share` still gives back what it was given, so nothing has changed in the model.",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Exercise 02.4: grouped-query attention."""
+"""Exercise 02.9: grouped-query attention."""
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def _grouped(
     scale: str = " / math.sqrt(q.shape[-1])",
     q: str = "q",
 ) -> str:
-    """Return the cell of exercise 02.4 with the sharing, the scaling and the queries as given."""
+    """Return the cell of exercise 02.9 with the sharing, the scaling and the queries as given."""
     return f"""\
 {_SIGNATURE}    k, v = (kv.{share} for kv in (k, v))
     scores = {q} @ k.transpose(-2, -1){scale}
@@ -52,7 +52,7 @@ def _grouped(
 
 
 WRITE_GROUPED = Exercise(
-    id="02.4",
+    id="02.9",
     kind="write",
     title="Grouped-query attention",
     section="Fewer keys and values",

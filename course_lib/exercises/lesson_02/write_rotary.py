@@ -1,4 +1,4 @@
-"""Exercise 02.3: rotary positions for a whole head."""
+"""Exercise 02.7: rotary positions for a whole head."""
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def _turned(
     result: str = "[first * cos - second * sin, first * sin + second * cos]",
     join: str = "torch.cat({}, dim=-1)",
 ) -> str:
-    """Return the cell of exercise 02.3 with its steps as given."""
+    """Return the cell of exercise 02.7 with its steps as given."""
     return f"""\
 {_SIGNATURE}    half = x.shape[-1] // 2
     angle = {positions} * theta ** ({exponent})  # (position, pair)
@@ -54,7 +54,7 @@ def _turned(
 
 
 WRITE_ROTARY = Exercise(
-    id="02.3",
+    id="02.7",
     kind="write",
     title="Rotary positions",
     section="RoPE: turn the queries and keys",

@@ -1,4 +1,4 @@
-"""Exercise 02.1: one weight of one head, by hand."""
+"""Exercise 02.3: one weight of one head, by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["TRACE"]
+__all__ = ["TRACE_WEIGHT"]
 
 
 def _weight_in_head_1() -> float:
@@ -22,8 +22,8 @@ def _sigmoid(difference: str) -> str:
     return f"weight = 1 / (1 + math.exp(-({difference})))"
 
 
-TRACE = Exercise(
-    id="02.1",
+TRACE_WEIGHT = Exercise(
+    id="02.3",
     kind="trace",
     title="One weight of one head by hand",
     section="Split, attend, concatenate, project",
