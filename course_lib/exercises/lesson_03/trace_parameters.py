@@ -7,7 +7,7 @@ from course_lib.exercises.registry import Exercise, Mistake
 __all__ = ["TRACE_PARAMETERS"]
 
 
-def _of_a_block() -> int:
+def _of_a_block() -> float:
     """Return what a second layer adds to a whole model."""
     one, two = (
         TransformerConfig(
@@ -15,7 +15,7 @@ def _of_a_block() -> int:
         )
         for layers in (1, 2)
     )
-    return sum(accounting.parameter_count(two).values()) - sum(accounting.parameter_count(one).values())
+    return float(sum(accounting.parameter_count(two).values()) - sum(accounting.parameter_count(one).values()))
 
 
 TRACE_PARAMETERS = Exercise(
