@@ -134,7 +134,8 @@ class Exercise:
                 "not attempted", f"`{self.answer}` returns nothing yet. If it is written, where is its `return`?"
             )
         if cases != [()] and self._same(results, self._run(self.run(self.stub), cases)):
-            return Outcome("not attempted", f"`{self.answer}` still does what it did. Find the bug, and mend it.")
+            todo = "Write what is left open." if self.kind == "build" else "Find the bug, and mend it."
+            return Outcome("not attempted", f"`{self.answer}` still does what it did. {todo}")
         failed = next(i for i, difference in enumerate(differences) if difference)
         stage, hint = self._stage(failed)
         for mistake in self.mistakes:

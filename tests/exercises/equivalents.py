@@ -85,7 +85,7 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
             "return torch.cat([queries, keys, values], dim=2).flatten(-2)",
         },
     },
-    "03.4": {
+    "03.6": {
         "logits have one axis: the first is the last": {
             "probabilities = logits.softmax(dim=-1)",
             "keep = likeliest.cumsum(dim=-1) - likeliest < p",
@@ -100,7 +100,17 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         "a sum can be exactly p only where all logits are equal (Lindemann–Weierstrass), and which of equal tokens to keep is "
         "left open: no answer is the one right answer there": {"keep = likeliest.cumsum(dim=0) - likeliest <= p"},
     },
-    "03.5": _ONE_TEXT | {_NO_ITEM: {"skip_bits = bits(logits) - bits(model(ids))"}},
+    "03.5": {
+        "on a CPU, new tensors lie where all others do": {"positions = torch.arange(ids.shape[1])"},
+        "axis 1 of 2 is the last": {"positions = torch.arange(ids.shape[-1], device=ids.device)"},
+    },
+    "03.9": {
+        "an index that is left out at the end takes all": {"hidden = ~real[:, None]"},
+        "queries, keys and values, and their matrices, have the same d_head": {
+            f"scores = q @ k.mT / math.sqrt({other}.shape[-1])" for other in ("q", "v", "w_q", "w_k", "w_v")
+        },
+    },
+    "03.8": _ONE_TEXT | {_NO_ITEM: {"skip_bits = bits(logits) - bits(model(ids))"}},
     "04.2": {
         _AXES: {"losses = F.cross_entropy(predictions.transpose(2, 1), targets, reduction='none')"},
     },

@@ -26,8 +26,8 @@ def test_explanation_of_02_10_says_what_is_measured():
     assert f"costs {exercise.expected():.1f} bits" in exercise.why
 
 
-def test_explanation_of_03_5_says_what_is_measured():
-    why, whole = find("03.5").why, bits_without(None)
+def test_explanation_of_03_8_says_what_is_measured():
+    why, whole = find("03.8").why, bits_without(None)
     rises = [bits_without(layer) - whole for layer in range(30)]
     assert f"the model needs {whole:.1f} bits" in why
     for layer in (0, 11, 15, 29):

@@ -1,4 +1,4 @@
-"""Exercise 03.5: what if a layer were left out?"""
+"""Exercise 03.8: what if a layer were left out?"""
 
 import functools
 
@@ -52,7 +52,7 @@ def _measured(
     loss: str = "F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)",
     answer: str = "bits(logits) - bits(model(ids))",
 ) -> str:
-    """Return the cell of exercise 03.5 with the layer that is left out, the loss and the comparison as given."""
+    """Return the cell of exercise 03.8 with the layer that is left out, the loss and the comparison as given."""
     return f"""\
 {_EXPERIMENT}
 
@@ -65,7 +65,7 @@ def bits(logits):
 
 
 WHAT_IF = Exercise(
-    id="03.5",
+    id="03.8",
     kind="why",
     title="What if a layer were left out?",
     section="The logit lens",

@@ -1,4 +1,4 @@
-"""Exercise 03.4: the nucleus of a distribution."""
+"""Exercise 03.6: the nucleus of a distribution."""
 
 import math
 
@@ -46,7 +46,7 @@ def _nucleus(
     sort: str = "sort(descending=True)",
     back: str = "torch.zeros_like(likeliest).scatter(0, order, likeliest * keep)",
 ) -> str:
-    """Return the cell of exercise 03.4 with its steps as given."""
+    """Return the cell of exercise 03.6 with its steps as given."""
     return f"""\
 {_SIGNATURE}    probabilities = {probabilities}
     likeliest, order = probabilities.{sort}
@@ -59,7 +59,7 @@ def _nucleus(
 _KEPT = "torch.zeros_like(likeliest).scatter(0, order, keep.float()).bool()"  # which tokens, in the vocabulary's order
 
 WRITE_TOP_P = Exercise(
-    id="03.4",
+    id="03.6",
     kind="write",
     title="Top-p: the nucleus",
     section="Sampling",

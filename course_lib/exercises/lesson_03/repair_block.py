@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["REPAIR"]
+__all__ = ["REPAIR_BLOCK"]
 
 
 class _Part:
@@ -73,7 +73,7 @@ _FIRST, _SECOND = "x = x + attention(norm_1(x))", "x = x + feed_forward(norm_2(x
 _STUB_FIRST = "x = norm_1(x)", "x = x + attention(x)"
 _STUB_SECOND = "x = norm_2(x)", "x = x + feed_forward(x)"
 
-REPAIR = Exercise(
+REPAIR_BLOCK = Exercise(
     id="03.2",
     kind="repair",
     title="A block that normalises its stream away",

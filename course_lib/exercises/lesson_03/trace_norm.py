@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from course_lib.exercises.registry import Exercise, Mistake
 
-__all__ = ["TRACE"]
+__all__ = ["TRACE_NORM"]
 
 
 def _normalised() -> float:
@@ -13,7 +13,7 @@ def _normalised() -> float:
     return F.rms_norm(x, (4,), weight, eps=0.0)[2].item()
 
 
-TRACE = Exercise(
+TRACE_NORM = Exercise(
     id="03.1",
     kind="trace",
     title="One number of an RMSNorm by hand",
