@@ -17,7 +17,7 @@ LESSONS = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem not i
 
 # Terms that are everyday words as well, or words of another trade ("turn the page", "the rank of a token"). Only a reader can
 # tell the senses apart, so it is not checked where these are used before their definition.
-EVERYDAY = {"advantage", "merged", "rank", "recall", "turn"}
+EVERYDAY = {"advantage", "block", "merged", "precision", "rank", "recall", "turn"}
 
 LINK = re.compile(r"\]\([^)]*\)")
 
