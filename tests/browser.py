@@ -1,6 +1,6 @@
 """JupyterLab and Notebook 7 in a real browser, for the widgets' tests.
 
-One server serves a whole test session; every notebook gets its own page and its own kernel. Nothing may leave the machine:
+One server and one browser serve all tests; every notebook gets its own page and its own kernel. Nothing may leave the machine:
 `no_request_leaves` fails the test otherwise.
 """
 
@@ -46,7 +46,7 @@ class Server:
 
 
 @contextmanager
-def jupyter_server(folder: Path) -> Iterator[Server]:
+def jupyter_server(folder: Path, **environment: str) -> Iterator[Server]:
     """Run a Jupyter server on a free local port, with settings of its own and without JupyterLab's news."""
     settings = folder / "settings"
     (settings / "labconfig").mkdir(parents=True)
@@ -83,7 +83,7 @@ def jupyter_server(folder: Path) -> Iterator[Server]:
         *(f"--{name}={value}" for name, value in options.items()),
     ]
     with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=os.environ | own_folders, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=os.environ | own_folders | environment, stdout=log, stderr=log)
         try:
             patience = urllib3.Retry(total=200, backoff_factor=0.1, backoff_max=0.5)
             urllib3.request("GET", f"{server.url}/api", retries=patience)
@@ -96,7 +96,7 @@ def jupyter_server(folder: Path) -> Iterator[Server]:
 def launch_chromium(playwright: Playwright, profile: Path | str = "") -> BrowserContext:
     """Start the system's Chromium, quiet on the network.
 
-    What it fetched and compiled stays in the folder `profile`, for the next that is started with it: a page of JupyterLab then
+    It begins with what lies in the folder `profile`, and leaves there what it fetched and compiled: a later page of JupyterLab
     opens in two thirds of the time. Without one, it begins and ends with nothing.
     """
     executable = shutil.which("chromium") or shutil.which("google-chrome")
@@ -114,6 +114,7 @@ class Notebooks:
     server: Server
     browser: BrowserContext
     requests: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
     count: int = 0
 
     def open(
@@ -132,6 +133,7 @@ class Notebooks:
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.server.folder / path)
         page = self.browser.new_page()
+        self.pages.append(page)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(**emulate)
         page.on("request", lambda request: self.requests.append(request.url))
@@ -146,7 +148,8 @@ class Notebooks:
 
     def close(self) -> None:
         """Close every page and end every kernel."""
-        self.browser.close()
+        for page in self.pages:
+            page.close()
         kernels = urllib3.request("GET", f"{self.server.url}/api/kernels", headers=self.headers).json()
         for kernel in kernels:
             urllib3.request("DELETE", f"{self.server.url}/api/kernels/{kernel['id']}", headers=self.headers)

@@ -1,13 +1,11 @@
 """Fixtures that several test files share."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
-from browser import Notebooks, Server, jupyter_server, launch_chromium, no_request_leaves
 from hypothesis import settings
-from playwright.sync_api import Page, sync_playwright
 
 from course_lib import checkpoints
 
@@ -27,23 +25,3 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory) -> Iterator[Server]:
-    """A Jupyter server for the whole session; it serves JupyterLab and Notebook 7."""
-    with jupyter_server(tmp_path_factory.mktemp("lab")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def open_notebook(lab: Server) -> Iterator[Callable[..., Page]]:
-    """`open_notebook(cells)` runs a new notebook in JupyterLab and returns its page, see `Notebooks.open`.
-
-    At the module's end the pages are closed, their kernels ended, and it is asserted that no request left the machine.
-    """
-    with sync_playwright() as playwright:
-        notebooks = Notebooks(lab, launch_chromium(playwright, lab.folder.with_name("chromium")))
-        yield notebooks.open
-        notebooks.close()
-        no_request_leaves(notebooks.requests)

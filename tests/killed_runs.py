@@ -11,14 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from forkserver import FORKSERVER
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenShards
 from course_lib.devices import seed_everything
 from course_lib.pretraining import PretrainingConfig, Trainer, list_checkpoints
-
-_SERVER = multiprocessing.get_context("forkserver")  # has imported everything, so that a process starts at once
-_SERVER.set_forkserver_preload(["course_lib.pretraining.trainer"])
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class Run:
 
     def start(self) -> tuple[multiprocessing.Process, Connection]:
         """Start a process that trains, and return it and the line on which it tells its steps."""
-        ours, theirs = _SERVER.Pipe(duplex=False)
-        process = _SERVER.Process(target=self.steps, args=(theirs,))
+        ours, theirs = FORKSERVER.Pipe(duplex=False)
+        process = FORKSERVER.Process(target=self.steps, args=(theirs,))
         process.start()
         theirs.close()
         return process, ours

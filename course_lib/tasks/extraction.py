@@ -19,8 +19,6 @@ from os import PathLike
 from types import MappingProxyType
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from course_lib.checks import check, check_fields, check_names, read_json_lines
 
 __all__ = [
@@ -80,7 +78,10 @@ SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
 
 
 @cache
-def _validator(kind: str) -> Draft202012Validator:
+def _validator(kind: str) -> Any:
+    """Return jsonschema's validator of `SCHEMAS[kind]`."""
+    from jsonschema import Draft202012Validator  # here, for it takes as long as PyTorch
+
     return Draft202012Validator(SCHEMAS[kind])
 
 

@@ -1,11 +1,11 @@
-"""Policies that two processes train together, started by torchrun: the numbers of one, and the weights."""
+"""Policies that two processes train together: the numbers of one, and the weights."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from torchrun import torchrun
-from two_policies import CASES, TOGETHER, TRAINING, new_trainer, train_to
+from torchrun import forked
+from two_policies import CASES, TOGETHER, TRAINING, main, new_trainer, train_to
 
 from course_lib.devices import single_thread
 
@@ -23,7 +23,7 @@ def one_thread():
 def runs(tmp_path_factory) -> Path:
     """A folder with what two processes made."""
     runs = tmp_path_factory.mktemp("runs")
-    torchrun(2, Path(__file__).with_name("two_policies.py"), runs)
+    forked(2, main, runs)
     return runs
 
 

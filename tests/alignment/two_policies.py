@@ -1,6 +1,5 @@
-"""What tests/alignment/test_two_processes.py has two processes do together: torchrun … two_policies.py RUNS."""
+"""What tests/alignment/test_two_processes.py has two processes do together."""
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -109,7 +108,3 @@ def main(runs: Path) -> None:
             train_to(new_trainer(case, runs / case), BROKEN_OFF)
             done[case] = train_to(new_trainer(case, runs / case), TOGETHER)
         torch.save(done, runs / f"{rank()}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

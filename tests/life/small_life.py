@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forkserver import FORKSERVER
 
 from course_lib import storage
 from course_lib.alignment import Comparison
@@ -14,9 +15,6 @@ from course_lib.devices import single_thread
 from course_lib.life import __main__ as command
 from course_lib.life import kind_replies, policy_paths
 from course_lib.pretraining import shakespeare_model
-
-_SERVER = multiprocessing.get_context("forkserver")  # has imported everything, so that a process starts at once
-_SERVER.set_forkserver_preload(["course_lib.life.report"])
 
 
 def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -51,7 +49,7 @@ def _prefer_longer(pairs: list[tuple[str, str, str]]) -> list[Comparison]:
 
 def start(folder: Path, out: Path) -> multiprocessing.Process:
     """Start a process that gives the command line `--out out`."""
-    process = _SERVER.Process(target=_run, args=(folder, out))
+    process = FORKSERVER.Process(target=_run, args=(folder, out))
     process.start()
     return process
 

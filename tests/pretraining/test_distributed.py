@@ -1,4 +1,4 @@
-"""Several processes train one model, started by torchrun: the same losses as one, and checkpoints that any number can read."""
+"""Several processes train one model: the same losses as one, and checkpoints that any number can read."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_run import CONFIG, MODEL, PLAIN_WAYS, STOPS, WAYS, new_trainer, train_to
+from distributed_run import main as main_of_each
 from safetensors import safe_open
 from small_corpus import write_small_corpus
-from torchrun import torchrun
+from torchrun import forked, torchrun
 
 from course_lib.pretraining import checkpoints as training_checkpoints
 from course_lib.pretraining import list_checkpoints, load_model
@@ -25,10 +26,8 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("together")
     write_small_corpus(place / "train")
     write_small_corpus(place / "validation", n_texts=3, seed=1)
-    for n_processes in (2, 4):
-        torchrun(
-            n_processes, Path(__file__).with_name("distributed_run.py"), place, place, place / f"{n_processes}.json"
-        )
+    torchrun(2, Path(__file__).with_name("distributed_run.py"), place, place, place / "2.json")
+    forked(4, main_of_each, place, place, place / "4.json")
     return place
 
 

@@ -20,7 +20,7 @@ SHOW = """
 chat = ChatApp({"one": (model, tokenizer), "other": (model, tokenizer)}, max_new_tokens=30, context_length=320)
 chat
 """
-# A model slow enough to be stopped, that writes small letters and no end.
+# A model slow enough to be stopped on a busy machine too, that writes small letters and no end.
 SLOW = """
 from course_lib.applications.chat import ModelWriter
 letters = [i for i in range(292) if tokenizer.decode_bytes([i]) in [bytes([c]) for c in b"abcdefghijklmnop .!"]]
@@ -36,7 +36,7 @@ ModelWriter.write = lambda *given, **how: plain(*given, **how | {"rule": rule})
 @pytest.fixture(scope="module")
 def page(open_notebook) -> Page:
     return open_notebook(
-        [SETUP + SLOW, SHOW, "pace[0] = 0.05", "pace[0] = 0.0", 'chat.say("Go on") if pace[0] else 0'], height=1300
+        [SETUP + SLOW, SHOW, "pace[0] = 0.3", "pace[0] = 0.0", 'chat.say("Go on") if pace[0] else 0'], height=1300
     )
 
 

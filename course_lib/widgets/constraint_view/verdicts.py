@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import regex
-from jsonschema import Draft202012Validator, ValidationError
-from jsonschema.validators import extend
 
 __all__ = ["verdict_on_json", "verdict_on_match"]
 
@@ -31,7 +30,7 @@ def verdict_on_json(text: str, schema: Mapping[str, Any]) -> tuple[bool | None, 
     except (ValueError, RecursionError) as error:
         return False, f"json cannot read it: {error}."
     try:
-        faults = [*_Validator(schema).iter_errors(value)]
+        faults = [*_validator()(schema).iter_errors(value)]
     except (TimeoutError, RecursionError, regex.error) as error:
         return None, f"jsonschema gives up: {error}."
     if faults:
@@ -39,9 +38,14 @@ def verdict_on_json(text: str, schema: Mapping[str, Any]) -> tuple[bool | None, 
     return True, "json reads it, and jsonschema says: it fits the schema."
 
 
-def _search(_validator, pattern: str, value: Any, _schema) -> Iterator[ValidationError]:
-    if isinstance(value, str) and not regex.search(pattern, value, timeout=_SECONDS):
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
+@cache
+def _validator() -> type:
+    """Return the class of validators that give up a pattern after `_SECONDS`."""
+    from jsonschema import Draft202012Validator, ValidationError  # here, for it takes as long as PyTorch
+    from jsonschema.validators import extend
 
+    def search(_validator, pattern: str, value: Any, _schema) -> Iterator[ValidationError]:
+        if isinstance(value, str) and not regex.search(pattern, value, timeout=_SECONDS):
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
 
-_Validator = extend(Draft202012Validator, {"pattern": _search})
+    return extend(Draft202012Validator, {"pattern": search})
