@@ -20,8 +20,9 @@ lint: .venv/installed-test .venv/installed-node  ## Python: ruff; JavaScript and
 	$(NODE) node_modules/@biomejs/biome/bin/biome ci --error-on-warnings
 	$(NODE) node_modules/typescript/bin/tsc
 
-notebooks: .venv/installed-test  ## run every notebook whole and store it with its outputs
+notebooks: .venv/installed-test  ## run every notebook whole, store it with its outputs, and gather the glossary
 	$(BIN)/python tests/store_notebooks.py notebooks/*.ipynb
+	$(BIN)/python tests/glossary.py
 
 bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
 	$(BIN)/python benchmarks/inference.py

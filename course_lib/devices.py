@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 __all__ = [
-    "autocast", "keeps_blocks", "lanes", "matmul_peak", "pick_device", "pick_dtype", "seed_everything", "single_thread",
-    "synchronize",
+    "autocast", "keeps_blocks", "lanes", "matmul_peak", "multiplies_bfloat16", "pick_device", "pick_dtype", "seed_everything",
+    "single_thread", "synchronize",
 ]  # fmt: skip
 
 
@@ -31,11 +31,17 @@ def pick_device(name: str | None = None) -> torch.device:
 def pick_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 on a GPU that computes in it, else float32.
 
-    On CPUs without matrix units bfloat16 is emulated and slower than float32, so the CPU always gets float32.
+    A CPU always gets float32, so that a notebook prints the same digits on all; what trains for minutes may ask
+    `multiplies_bfloat16` first.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if device.type == "cuda" and multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether `device` multiplies matrices of bfloat16 as they are, faster than of float32; others emulate it."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def keeps_blocks(device: torch.device, dtype: torch.dtype) -> bool:

@@ -1,17 +1,21 @@
-"""How good a model do two minutes make? The course's own recipe beside nanoGPT's, each given the same time.
+"""How good a model do two minutes make? The course's own recipe beside nanoGPT's, given the same time, and beside counting.
 
     python benchmarks/pretraining/budget.py
 
 Both train on the works that lesson 04 trains on and are measured on the plays that it holds out, in bits per byte, the unit in
 which a model of characters and one of longer tokens can be compared. The course's recipe makes all its steps and says how long
-they took. nanoGPT's then gets the same seconds, and its learning rate falls over them as it does over its own 2,000 steps. Only
-steps are timed. Prints the table and draws the figure of benchmarks/README.md. Takes five minutes on two free cores.
+they took, with three seeds. nanoGPT's then gets the same seconds, and its learning rate falls over them as it does over its own
+2,000 steps. Only steps are timed. PPMd and xz, which are compressors, read the same text (see compressors.py); PPMd goes on
+counting while it reads a play, so it is measured on short pieces too. Prints the table and draws the figure of
+benchmarks/README.md. Takes ten minutes on two free cores.
 """
 
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
+import compressors
 import matplotlib.pyplot as plt
 import nanogpt
 import torch
@@ -25,22 +29,23 @@ from course_lib.pretraining import Trainer, bits_per_byte, evaluate, shakespeare
 
 FIGURE = Path(__file__).with_suffix(".png")
 N_MEASURED = 10  # times during training
+SEEDS = (0, 1, 2)
 
 Curve = list[tuple[float, float]]
 """(seconds of training, bits per byte on the held-out plays)"""
 
 
-def ours() -> tuple[Curve, int, int]:
-    """Return the curve, the number of weights and that of tokens read (the same text may be read again)."""
+def ours(seed: int) -> tuple[Curve, int, int]:
+    """Train the course's model; return the curve, the number of weights, and that of tokens read, some more than once."""
     prepared, _ = shakespeare_model.trainer()
-    seed_everything(0)
+    seed_everything(seed)
     model = TransformerLM(shakespeare_model.MODEL)
     every = shakespeare_model.TRAINING.n_steps // N_MEASURED
     trainer = Trainer(
         model,
         prepared.train,
         prepared.validation,
-        replace(shakespeare_model.TRAINING, evaluate_every=every, checkpoint_every=None),
+        replace(shakespeare_model.TRAINING, seed=seed, evaluate_every=every, checkpoint_every=None),
     )
     measured = [report for report in trainer if report.validation_loss is not None]
     curve = [(report.seconds, bits_per_byte(report.validation_loss, prepared.validation)) for report in measured]
@@ -85,13 +90,20 @@ def draw(curves: dict[str, Curve]) -> None:
 
 def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    found = {"course_lib": ours()}
-    budget = found["course_lib"][0][-1][0]
-    found = {"nanoGPT's recipe": theirs(budget)} | found
-    print("| | weights | tokens read | training (s) | bits per byte |\n|---|---|---|---|---|")
+    runs = [ours(seed) for seed in SEEDS]
+    last = [curve[-1] for curve, _, _ in runs]
+    seconds, spread = fmean(seconds for seconds, _ in last), [bits for _, bits in last]
+    found = {"nanoGPT's recipe": theirs(seconds), "course_lib": runs[0]}
+    print("| | weights | tokens read | seconds | bits per byte |\n|---|---|---|---|---|")
     for name, (curve, weights, tokens) in found.items():
-        seconds, bits = curve[-1]
-        print(f"| {name} | {weights:,} | {tokens:,} | {seconds:.0f} | {bits:.2f} |")
+        print(f"| {name} | {weights:,} | {tokens:,} | {curve[-1][0]:.0f} | {curve[-1][1]:.2f} |")
+    print(f"| course_lib, {len(SEEDS)} seeds | | | {seconds:.0f} | {min(spread):.3f} to {max(spread):.3f} |")
+    for order in (4, 6, 8):
+        seconds, bits = compressors.ppmd(order)
+        print(f"| PPMd, order {order} | | | {seconds:.0f} | {bits:.2f} |")
+    print(f"| PPMd, order 6, on cold pieces of 2 kB | | | | {compressors.ppmd_cold(6):.2f} |")
+    seconds, bits = compressors.xz()
+    print(f"| xz | | | {seconds:.0f} | {bits:.2f} |")
     draw({name: curve for name, (curve, _, _) in found.items()})
 
 

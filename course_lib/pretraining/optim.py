@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from course_lib.devices import pick_dtype
-from course_lib.pretraining.processes import is_sharded, whole
+from course_lib.pretraining.processes import is_sharded, rows, whole
 
 __all__ = ["AdamW", "Muon", "clip_gradients", "cosine", "for_model", "orthogonalise", "warmup_stable_decay"]
 
@@ -30,6 +30,10 @@ class AdamW(Optimizer):
     The mean of past gradients, divided by the root of the mean of their squares: where a gradient keeps its sign the step
     is `lr`, whatever its size, and where it alternates it is near 0. Both means begin at 0 and are divided by what they lack of
     a whole mean. Then every weight of `weight_decay` > 0 shrinks by lr · weight_decay of itself.
+
+    A group with `is_table` holds look-up tables of which a step uses few rows. All others, whose gradient is 0, stay as they
+    are, and so do their means, as in torch.optim.SparseAdam: else a row that was used once would go on moving, and every step
+    would read and write the whole table.
     """
 
     def __init__(
@@ -40,23 +44,37 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.1,
     ):
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "is_table": False}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
-            lr, (beta1, beta2) = group["lr"], group["betas"]
             for weight in (weight for weight in group["params"] if weight.grad is not None):
                 state = self.state[weight]
                 if not state:
                     state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
                 state["step"] += 1
-                mean = state["mean"].lerp_(weight.grad, 1 - beta1)
-                square = state["square"].mul_(beta2).addcmul_(weight.grad, weight.grad, value=1 - beta2)
-                size = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-                weight.mul_(1 - lr * group["weight_decay"])
-                weight.addcdiv_(mean, size, value=-lr / (1 - beta1 ** state["step"]))
+                moving = weight, weight.grad, state["mean"], state["square"]
+                if not group["is_table"]:
+                    _move(*moving, state["step"], group)
+                    continue
+                here = [rows(table)[0] for table in moving]
+                used = here[1].any(dim=1).nonzero()[:, 0]
+                moved = [table[used] for table in here]
+                _move(*moved, state["step"], group)
+                for table, new in zip(here, moved, strict=True):
+                    table[used] = new
+
+
+def _move(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, group: dict) -> None:
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    mean.lerp_(gradient, 1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    size = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+    weight.mul_(1 - lr * group["weight_decay"])
+    weight.addcdiv_(mean, size, value=-lr / (1 - beta1**step))
 
 
 class Muon(Optimizer):
@@ -86,8 +104,8 @@ class Muon(Optimizer):
             alike = defaultdict(list)
             for weight in (weight for weight in group["params"] if weight.grad is not None):
                 alike[weight.shape].append(weight)
-            for (rows, columns), weights in alike.items():
-                lr = group["lr"] * max(1, rows / columns) ** 0.5
+            for (n_rows, n_columns), weights in alike.items():
+                lr = group["lr"] * max(1, n_rows / n_columns) ** 0.5
                 directions = orthogonalise(torch.stack([self._momentum(w, group["momentum"]) for w in weights]))
                 for weight, direction in zip(weights, directions, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -136,7 +154,8 @@ def for_model(
     """Return the optimizers of a `TransformerLM`: Muon for the matrices of its blocks, AdamW for all else.
 
     Embeddings are look-up tables, whose rows mean nothing to each other, so Muon is not for them. With `muon_learning_rate`
-    None, AdamW moves everything. Norms and biases do not decay. Frozen parameters are left out; ValueError if all are frozen.
+    None, AdamW moves everything. Norms, biases and the table of n-grams do not decay. Frozen parameters are left out;
+    ValueError if all are frozen.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not weights:
@@ -144,14 +163,16 @@ def for_model(
     for_muon = [
         w for name, w in weights.items() if muon_learning_rate is not None and "blocks." in name and w.ndim == 2
     ]
-    chosen = set(for_muon)
+    tables = [weight for name, weight in weights.items() if name.endswith("ngrams.table")]
+    chosen = {*for_muon, *tables}
     rest = [weight for weight in weights.values() if weight not in chosen]
     groups = [
+        {"params": tables, "weight_decay": 0.0, "is_table": True},
         {"params": [weight for weight in rest if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
     ]
     optimizers = [Muon(for_muon, lr=muon_learning_rate, weight_decay=weight_decay)] if for_muon else []
-    if rest:
+    if tables or rest:
         optimizers.append(AdamW([group for group in groups if group["params"]], lr=learning_rate))
     return optimizers
 

@@ -196,8 +196,9 @@ class Trainer:
         return batch, self.config.batch_size * self.context_length, {}
 
     def _update(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.step()
+        with autocast(self.device, self.dtype):  # Muon's products
+            for optimizer in self.optimizers:
+                optimizer.step()
 
     def _count(self, batch: tuple[Tensor, ...]) -> Tensor:
         """Return how many losses this process's part of the batch has, over which the mean is taken."""

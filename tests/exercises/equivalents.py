@@ -24,16 +24,22 @@ _LAST_OF_TWO = "axis 1 of 2 is the last one"
 _NO_ITEM = "a tensor with one number counts as the number"
 
 EQUIVALENT: dict[str, dict[str, set[str]]] = {
-    "01.2": {_AXES: {_SCORES.format("-1, -2", "q")}, _WIDTH: {_SCORES.format("-2, -1", "k")}},
     "01.3": {_AXES: {_SCORES.format("-1, -2", "q")}, _WIDTH: {_SCORES.format("-2, -1", "k")}},
-    "01.4": {
+    "01.4": {_AXES: {_SCORES.format("-1, -2", "q")}, _WIDTH: {_SCORES.format("-2, -1", "k")}},
+    "01.6": {
         "a row broadcasts against a column with or without an axis of 1 before it": {
             "distance = position[:, None] - position",
             "distance = position[:, None] - position[:,]",
             "distance = position[:, None] - position[None,]",
         }
     },
-    "01.5": _ONE_TEXT | {_NO_ITEM: {"sink_bits = bits(model(ids, mask=window)) - bits(model(ids, mask=with_sink))"}},
+    "01.7": _ONE_TEXT | {_NO_ITEM: {"sink_bits = bits(model(ids, mask=window)) - bits(model(ids, mask=with_sink))"}},
+    "01.8": {
+        _AXES: {_SCORES.format("-1, -2", "q")},
+        "queries and keys have the same d, and their matrices have as many columns": {
+            _SCORES.format("-2, -1", name) for name in ("k", "w_q", "w_k")
+        },
+    },
     "02.2": {
         _AXES: {
             *(_SPLIT.format(axes) for axes in ("2, 1", "1, -2")),

@@ -16,8 +16,8 @@ from course_lib.exercises.real_model import lesson_names
 from course_lib.inference.generation import chat_prompt, generate
 
 
-def test_explanation_of_01_5_says_what_is_measured():
-    exercise = find("01.5")
+def test_explanation_of_01_7_says_what_is_measured():
+    exercise = find("01.7")
     assert f"takes {exercise.expected():.1f} bits off" in exercise.why
 
 

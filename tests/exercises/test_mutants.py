@@ -135,7 +135,7 @@ def test_kinds_of_mutants(source, new):
 
 
 def test_mutant_without_end_is_stopped_and_does_not_pass():
-    window = find("01.4")
+    window = find("01.6")
     endless = window.solution.replace(
         "    position =", "    while length:\n        length = length + 1\n    position =", 1
     )

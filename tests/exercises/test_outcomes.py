@@ -1,5 +1,6 @@
 """What a check says of answers that nobody foresaw: of another type, shape or gradient, failing, printing, or undone."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ from test_exercises import seeded
 from torch.nn import functional as F
 
 from course_lib.exercises import find
+from course_lib.exercises.real_model import lesson_names
 from course_lib.exercises.registry import Exercise
 from course_lib.widgets import check
 
-ATTENTION = find("01.3")
+ATTENTION = find("01.4")
 
 
 def attend(q, k, v):
@@ -26,7 +28,7 @@ def test_right_answer_written_otherwise_passes():
         return weights / weights.sum(-1, keepdim=True) @ v
 
     assert ATTENTION.check(attend).status == "passed"
-    assert find("01.2").check(renormalised).status == "passed"
+    assert find("01.3").check(renormalised).status == "passed"
     assert find("01.1").check(torch.tensor(0.625)).status == "passed"
     assert find("01.1").check(0.63).status == "passed"
 
@@ -109,7 +111,7 @@ def test_first_wrong_entry_is_named_with_both_numbers():
 
 
 def test_value_where_a_function_is_wanted_and_the_reverse():
-    assert f"without calling it: check('01.3', {ATTENTION.answer})" in ATTENTION.check(torch.ones(2)).message
+    assert f"without calling it: check('01.4', {ATTENTION.answer})" in ATTENTION.check(torch.ones(2)).message
     outcome = find("01.1").check(attend)
     assert outcome.message.startswith("`weight` should be a number.")
     assert outcome.got == "a value of type function"
@@ -151,7 +153,7 @@ def test_dictionaries_of_tensors_part_by_their_keys_or_by_their_first_wrong_numb
     assert outcome.message.startswith(f"`merged['{norm}']` should be a tensor.")
 
 
-@pytest.mark.parametrize("number", ["01.4", "02.3", "02.4", "03.3", "03.4"])
+@pytest.mark.parametrize("number", ["01.6", "02.3", "02.4", "03.3", "03.4"])
 def test_answer_in_numpy_counts_by_its_values(number):
     exercise = find(number)
     right, wrong = exercise.run(exercise.solution), exercise.run(exercise.mistakes[0].source)
@@ -162,7 +164,7 @@ def test_answer_in_numpy_counts_by_its_values(number):
 
 
 def test_numpy_of_other_shape_or_values_is_described_like_a_tensor():
-    window = find("01.4")
+    window = find("01.6")
     outcome = window.check(lambda length, window: np.ones((2, 3), dtype=bool), seeded(0))
     assert outcome.message.startswith("`mask` has the wrong shape.")
     assert outcome.got == "of shape (2, 3)"
@@ -260,6 +262,18 @@ def test_answer_that_passes_and_stops_in_a_real_training_is_told_so():
     assert outcome.message == "But in a real run it stopped: ValueError: too many rows"
 
 
+def test_self_attention_that_was_built_stands_in_for_every_head_of_the_real_model():
+    build, model = find("01.8"), lesson_names()["model"].whole
+    outcome = build.check(build.run(build.solution))
+    assert outcome.status == "passed"
+    ours, theirs = re.findall(r"(?:goes on|write): “(.+?)”", outcome.message)
+    assert ours == theirs == " wall are very old."
+    assert float(re.search(r"by at most (\S+)", outcome.message)[1]) < 1e-3
+    of_nothing = build.reward(lambda x, w_q, w_k, w_v, turn: torch.zeros_like(x @ w_v))
+    assert "by at most 0 " not in of_nothing and f"goes on: “{ours}”" not in of_nothing
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
 # ---------------------------------------------------------------- ties and old state
 
 
@@ -335,8 +349,8 @@ def test_printing_answer_passes_and_the_global_seed_is_left_alone(capsys):
 
 
 def test_text_of_a_check_can_be_compared():
-    assert repr(check("01.3", ATTENTION.run(ATTENTION.stub))) == "Exercise 01.3: not attempted"
-    assert repr(check("01.3", attend)) == "Exercise 01.3: passed"
+    assert repr(check("01.4", ATTENTION.run(ATTENTION.stub))) == "Exercise 01.4: not attempted"
+    assert repr(check("01.4", attend)) == "Exercise 01.4: passed"
     assert (
         repr(check("01.1", 0.2))
         == f"Exercise 01.1: wrong\n`weight` is wrong. Read again: {find('01.1').section}.\nYours: 0.2."

@@ -49,6 +49,25 @@ def test_adamw_equals_torch(shapes, weight_decay, betas):
     assert train([AdamW(ours, **options), torch.optim.AdamW(theirs, **options)], (ours, theirs)) < 1e-12
 
 
+def test_adamw_moves_the_rows_of_a_table_that_were_used_as_torch_does():
+    seed_everything(0)
+    ours, theirs = twins([(7, 3)])
+    options = {"lr": 0.03, "betas": (0.9, 0.95), "eps": 1e-12}  # which they add before and after a division
+    pair = (
+        AdamW([{"params": ours, "is_table": True}], weight_decay=0.0, **options),
+        torch.optim.SparseAdam(theirs, **options),
+    )
+    for used in ([0, 3], [3, 6], [5], [0, 1, 2, 3, 4, 5, 6]):
+        gradient = torch.zeros_like(ours[0])
+        gradient[used] = torch.randn(len(used), 3, dtype=gradient.dtype)
+        ours[0].grad, theirs[0].grad = gradient, gradient.to_sparse(1)
+        before = ours[0].detach().clone()
+        for optimizer in pair:
+            optimizer.step()
+        assert (ours[0] != before).any(dim=1).nonzero()[:, 0].tolist() == used
+    torch.testing.assert_close(ours[0], theirs[0])
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_muon_equals_torch(weight_decay, monkeypatch):
     monkeypatch.setattr(optim, "pick_dtype", lambda device: torch.bfloat16)  # torch always orthogonalises in bfloat16
@@ -144,7 +163,9 @@ def test_warmup_stable_decay_by_hand():
     assert [warmup_stable_decay(step, 3, decay=0.0) for step in range(3)] == [1, 1, 1]
 
 
-CONFIG = TransformerConfig(vocab_size=20, d_model=8, n_layers=2, n_heads=2, d_ff=12, context_length=8, qk_norm="head")
+CONFIG = TransformerConfig(
+    vocab_size=20, d_model=8, n_layers=2, n_heads=2, d_ff=12, context_length=8, qk_norm="head", ngram_rows=30
+)
 
 
 def test_every_weight_of_a_model_has_one_optimizer():

@@ -119,7 +119,7 @@ AGAIN = 'Predict("Which key gets the smallest one?", choices=["dog", "mat"])'
 NUMBER = 'size = Predict("How much memory do the scores of 4,096 tokens take?", number=True, unit="MiB")\nsize'
 SKIPPED = 'Predict("And of 8,192?", number=True, unit="MiB").reveal(256)'
 MARKUP = 'Predict("<img src=x> or `<b>`?", choices=["<i>one</i>", "two"])'
-MISTAKEN = f"{find('01.3').mistakes[0].source}\ncheck('01.3', {find('01.3').answer})"
+MISTAKEN = f"{find('01.4').mistakes[0].source}\ncheck('01.4', {find('01.4').answer})"
 PASSED = 'check("01.1", 0.625)'
 
 
@@ -177,8 +177,8 @@ def test_number_is_typed_and_compared_and_a_skipped_one_says_so(page):
 
 
 def test_hints_open_one_at_a_time_and_then_the_solution(page):
-    exercise = find("01.3")
-    card = page.get_by_role("region", name="Exercise 01.3")
+    exercise = find("01.4")
+    card = page.get_by_role("region", name="Exercise 01.4")
     expect(card.get_by_role("status")).to_have_text("Not yet")
     expect(card).to_contain_text(exercise.mistakes[0].hint)
     solution = card.get_by_role("button", name="Show the solution")
@@ -209,7 +209,7 @@ def test_text_is_never_taken_for_markup(page):
 
 def test_cards_in_the_dark_theme_keep_the_learners_violet(open_notebook):
     stopped = "def attention(q, k, v):\n    return q @ keys"
-    checks = ['check("01.1", 0.2)', 'check("01.1", 0.625)', 'check("01.3", None)', stopped, 'check("01.3", attention)']
+    checks = ['check("01.1", 0.2)', 'check("01.1", 0.625)', 'check("01.4", None)', stopped, 'check("01.4", attention)']
     page = open_notebook([IMPORTS, CHOICE, 'key.prediction = "`cat`"\nkey.reveal("`The`")', *checks], height=1900)
     screenshot(page, "cards_light")
     use_theme(page, "JupyterLab Dark")

@@ -1,4 +1,4 @@
-"""Exercise 01.2: the mask that is applied after the softmax."""
+"""Exercise 01.3: the mask that is applied after the softmax."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def _fused_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _repaired(visible: str, mask: str) -> str:
-    """Return the cell of exercise 01.2 with the mask and its use as given."""
+    """Return the cell of exercise 01.3 with the mask and its use as given."""
     return f'''\
 def causal_attention(q, k, v):
     """Attend to this position and the past -> like v.
@@ -41,7 +41,7 @@ _TRIL = "torch.ones_like(scores, dtype=torch.bool).tril()  # True = may attend"
 _BEFORE = "    weights = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)"
 
 REPAIR = Exercise(
-    id="01.2",
+    id="01.3",
     kind="repair",
     title="A causal mask that leaks",
     section="The causal mask",

@@ -1,4 +1,4 @@
-"""Exercise 01.5: what the attention sink is worth, measured on the real model."""
+"""Exercise 01.7: what the attention sink is worth, measured on the real model."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def _measured(
     loss: str = "F.cross_entropy(logits[0, :-1].float(), ids[0, 1:]) / math.log(2)",
     answer: str = "bits(model(ids, mask=window)) - bits(model(ids, mask=with_sink))",
 ) -> str:
-    """Return the cell of exercise 01.5 with its mask, its loss and its comparison as given."""
+    """Return the cell of exercise 01.7 with its mask, its loss and its comparison as given."""
     return f"""\
 {_EXPERIMENT}with_sink = window.clone()
 {change}
@@ -47,7 +47,7 @@ sink_bits = ({answer}).item()
 
 
 WHAT_IF = Exercise(
-    id="01.5",
+    id="01.7",
     kind="why",
     title="What if tokens saw only their neighbours, and what is position 0 worth then?",
     section="Attention sinks",

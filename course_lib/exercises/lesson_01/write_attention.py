@@ -1,4 +1,4 @@
-"""Exercise 01.3: scaled dot-product attention from its signature."""
+"""Exercise 01.4: scaled dot-product attention from its signature."""
 
 import torch
 from torch import Tensor
@@ -38,14 +38,14 @@ def _written(
     weights: str = "scores.softmax(dim=-1)",
     result: str = "weights @ v, weights",
 ) -> str:
-    """Return the cell of exercise 01.3 with its three steps as given."""
+    """Return the cell of exercise 01.4 with its three steps as given."""
     return f"{_SIGNATURE}    scores = {scores}\n    weights = {weights}\n    return {result}\n"
 
 
 _PRODUCT = "q @ k.transpose(-2, -1)"
 
 WRITE_ATTENTION = Exercise(
-    id="01.3",
+    id="01.4",
     kind="write",
     title="Scaled dot-product attention",
     section="Why divide by √d",

@@ -1,4 +1,4 @@
-"""Exercise 01.4: the sliding-window mask."""
+"""Exercise 01.6: the sliding-window mask."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def sliding_window_mask(length, window):
 
 
 def _windowed(condition: str) -> str:
-    """Return the cell of exercise 01.4, where distance is how far back the key lies, with the mask as given."""
+    """Return the cell of exercise 01.6, where distance is how far back the key lies, with the mask as given."""
     return f"""\
 {_WINDOW_SIGNATURE}    position = torch.arange(length)
     distance = position[:, None] - position[None, :]  # (query, key): how far back the key lies
@@ -38,7 +38,7 @@ def _windowed(condition: str) -> str:
 
 
 WRITE_WINDOW = Exercise(
-    id="01.4",
+    id="01.6",
     kind="write",
     title="A sliding-window mask",
     section="The causal mask",
@@ -50,7 +50,7 @@ WRITE_WINDOW = Exercise(
     solution=_windowed("(distance >= 0) & (distance < window)"),
     why="A key at distance 0 is the position itself, so a window of w reaches back to distance w − 1. Two conditions, one for "
     "each edge of the band: not the future, and not too far back. Each row then has at least one True, so no softmax is over "
-    "nothing. A kernel that skips what is hidden then costs length × window instead of length²; the mask alone saves nothing.",
+    "nothing. A function that skips what is hidden then costs length × window, not length²; the mask alone saves nothing.",
     hints=(
         "Draw the mask for length 5 and window 2 on paper, rows are queries, before writing any code.",
         "Two things decide an entry: whether the key lies in the future, and how far back it lies.",
