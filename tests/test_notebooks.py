@@ -26,7 +26,7 @@ WIDGET = re.compile(
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
 # these still print bare booleans; a lesson leaves the set when it is revised
-FIRST_EDITION = {"02_multi_head", "03_transformer", "04_pretraining"}
+FIRST_EDITION = {"02_multi_head", "03_transformer"}
 SECOND_EDITION = [path for path in LESSONS if path.stem not in FIRST_EDITION]
 IN_SITTINGS = [path for path in LESSONS if "# Sitting 1 of 2" in path.read_text(encoding="utf-8")]
 QUESTION = re.compile(r"Predict\(|\.reveal\(|^check\(", re.MULTILINE)
