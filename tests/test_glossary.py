@@ -11,9 +11,7 @@ import pytest
 from glossary import GLOSSARY, NO_PROSE, Term, blocks, definitions, glossary, singular, terms
 from store_notebooks import NOTEBOOKS
 
-# these still mark terms twice and use them early; a lesson leaves the set when it is revised
-FIRST_EDITION = {"01_attention", "02_multi_head", "03_transformer", "04_pretraining"}
-LESSONS = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem not in FIRST_EDITION]
+LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 # Terms that are everyday words as well, or words of another trade ("turn the page", "the rank of a token"). Only a reader can
 # tell the senses apart, so it is not checked where these are used before their definition.
@@ -77,7 +75,7 @@ def test_the_glossary_is_what_the_lessons_define():
 def test_each_term_is_marked_once(course):
     marks = Counter(singular(term.name) for term in course)
     twice = {term.name: term.path.stem for term in course if marks[singular(term.name)] > 1}
-    assert not {name: lesson for name, lesson in twice.items() if lesson not in FIRST_EDITION}
+    assert not twice
 
 
 def test_no_term_is_used_before_its_definition(course):

@@ -25,10 +25,6 @@ WIDGET = re.compile(
     r"|SamplingPlayground|ScalePlanner|TokenizerView|TrainingDashboard)\("
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|usr/lib|Users)/[\w./-]+")
-# these still print bare booleans; a lesson leaves the set when it is revised
-FIRST_EDITION = {"04_pretraining"}
-SECOND_EDITION = [path for path in LESSONS if path.stem not in FIRST_EDITION]
-IN_SITTINGS = [path for path in LESSONS if "# Sitting 1 of 2" in path.read_text(encoding="utf-8")]
 QUESTION = re.compile(r"Predict\(|\.reveal\(|^check\(", re.MULTILINE)
 BOOLEANS = re.compile(r"(?=.*(?:True|False))(?:\b(?:True|False)\b|\w*\(|(?:'[^']*'|\d+):|[\[\](){},\s])+")
 CLAIM = re.compile(r"\b(?:True|False)(?=[.;,)\]]|\s*$)", re.MULTILINE)
@@ -159,7 +155,7 @@ def test_what_a_bare_boolean_is(output, source, bare):
     assert is_bare(output, source) == bare
 
 
-@pytest.mark.parametrize("path", SECOND_EDITION, ids=lambda path: path.stem)
+@PATHS
 def test_who_predicted_a_number_sees_that_number(path):
     for cell in code_cells(path):
         if not (exercise_of(cell) or QUESTION.search(cell.source) or WIDGET.search(cell.source)):
@@ -218,7 +214,7 @@ def test_no_cell_but_its_check_needs_what_a_solution_makes(path):
             made -= bound
 
 
-@pytest.mark.parametrize("path", IN_SITTINGS, ids=lambda path: path.stem)
+@PATHS
 def test_the_minutes_that_a_lesson_states_are_those_that_it_takes(path):
     """Reading at 180 words a minute, a minute and a half for a prediction, and the time of each exercise."""
     cells, minutes, sitting = nbformat.read(path, as_version=4).cells, [0.0, 0.0], 0

@@ -114,16 +114,28 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
     "04.2": {
         _AXES: {"losses = F.cross_entropy(predictions.transpose(2, 1), targets, reduction='none')"},
     },
-    "04.3": {
+    "04.6": {
         "every pair's count is too high, or too low, by the same 1": {
             "counts[pair] = counts.get(pair, 1) + n",
             "counts[pair] = counts.get(pair, -1) + n",
         }
     },
-    "04.5": {"the optimizer holds the model's parameters, all of them": {"model.zero_grad()"}},
-    "04.6": {
+    "04.4": {"the optimizer holds the model's parameters, all of them": {"model.zero_grad()"}},
+    "04.8": {
         _NO_ITEM: {
             "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
+        }
+    },
+    "04.5": {
+        "the optimizer holds the model's parameters, all of them": {"model.zero_grad()"},
+        "−0 is 0": {"n_targets, total = ((targets != -100).sum(), -0.0)"},
+        _NO_ITEM: {"total += loss"},
+    },
+    "04.11": {
+        "the order of a sum": {
+            "parts = ((1, 12), (2, 2), (3, 2))",
+            "parts = ((2, 2), (3, 2), (1, 12))",
+            "parts = ((3, 2), (1, 12), (2, 2))",
         }
     },
     "05.9": {

@@ -119,10 +119,10 @@ def test_value_where_a_function_is_wanted_and_the_reverse():
 
 
 def test_wrong_strings_and_dicts_are_shown_as_they_are():
-    outcome = find("04.3").check(lambda words: (("q", "q"), {}))
+    outcome = find("04.6").check(lambda words: (("q", "q"), {}))
     assert outcome.message.startswith("`pair` differs.")
     assert outcome.got == "('q', 'q')"
-    outcome = find("04.3").check(lambda words: (find("04.3").expected(words)[0], {("q",): 3}))
+    outcome = find("04.6").check(lambda words: (find("04.6").expected(words)[0], {("q",): 3}))
     assert outcome.message.startswith("`words` differs.")
     assert outcome.got == "{('q',): 3}"
 
@@ -181,7 +181,7 @@ def test_numpy_of_other_shape_or_values_is_described_like_a_tensor():
     "answer", [np.arange(3), torch.arange(3), (("a", "b"), np.arange(3)), (np.arange(3), {("a",): np.arange(3)})]
 )
 def test_arrays_where_pairs_and_words_are_wanted_are_wrong_and_no_crash(answer):
-    outcome = find("04.3").check(lambda words: answer)
+    outcome = find("04.6").check(lambda words: answer)
     assert outcome.status == "wrong"
     assert "It should return 2 things" in outcome.message or "differs" in outcome.message
 
@@ -292,7 +292,7 @@ def test_self_attention_that_was_built_stands_in_for_every_head_of_the_real_mode
 )
 @pytest.mark.parametrize("order", ["counts", "reversed(counts)"])
 def test_ties_broken_by_another_rule_do_not_pass(tie, order):
-    merge = find("04.3")
+    merge = find("04.6")
     rule = "min(counts, key=lambda pair: (-counts[pair], pair))"
     assert rule in merge.solution
     wrong = merge.solution.replace(rule, f"min({order}, key=lambda pair: (-counts[pair], {tie}))")
@@ -301,7 +301,7 @@ def test_ties_broken_by_another_rule_do_not_pass(tie, order):
 
 
 def test_gradient_left_by_an_earlier_step_must_be_wiped():
-    accumulate = find("04.5")
+    accumulate = find("04.4")
 
     def hoarding(model, optimizer, ids, targets, n_parts):
         for x, y in zip(ids.chunk(n_parts), targets.chunk(n_parts), strict=True):

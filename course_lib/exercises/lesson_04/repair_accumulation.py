@@ -1,4 +1,4 @@
-"""Exercise 04.5: a batch that goes through the model in parts."""
+"""Exercise 04.4: a batch that goes through the model in parts."""
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def _step(
     after: str = "optimizer.step()",
     result: str = "model.weight",
 ) -> str:
-    """Return the cell of exercise 04.5 with its steps as given."""
+    """Return the cell of exercise 04.4 with its steps as given."""
     before = f"    {before}\n" if before else ""
     inside = f"        {inside}\n" if inside else ""
     after = "".join(f"    {line}\n" for line in after.splitlines())
@@ -96,7 +96,7 @@ def _loss(reduction: str = "mean") -> str:
 _SHARE = f"{_loss('sum')} / (targets != -100).sum()"
 
 REPAIR_ACCUMULATION = Exercise(
-    id="04.5",
+    id="04.4",
     kind="repair",
     title="A batch that goes through in parts",
     section="Batches that do not fit",

@@ -1,4 +1,4 @@
-"""Exercise 04.4: one step of AdamW."""
+"""Exercise 04.3: one step of AdamW."""
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ def _adamw(
     result: str = "weight, mean, square",
     first: str = "",
 ) -> str:
-    """Return the cell of exercise 04.4 with its steps as given."""
+    """Return the cell of exercise 04.3 with its steps as given."""
     return f"""\
 {_SIGNATURE}{first}    mean = {mean}
     square = {square}
@@ -83,7 +83,7 @@ def _adamw(
 
 
 WRITE_ADAMW = Exercise(
-    id="04.4",
+    id="04.3",
     kind="write",
     title="One step of AdamW",
     section="Optimizers",

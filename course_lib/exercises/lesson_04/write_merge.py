@@ -1,4 +1,4 @@
-"""Exercise 04.3: one step of the training of a tokenizer."""
+"""Exercise 04.6: one step of the training of a tokenizer."""
 
 import re
 from collections import Counter
@@ -80,7 +80,7 @@ def _step(
     start: str = "{}",
     result: str = "best, merged",
 ) -> str:
-    """Return the cell of exercise 04.3 with its steps as given."""
+    """Return the cell of exercise 04.6 with its steps as given."""
     merging = "".join(f"        {line}\n" for line in merge.splitlines())
     return f"""\
 {_SIGNATURE}    counts = {{}}
@@ -100,7 +100,7 @@ _STREAM = "(lambda s: zip(s, s[1:]))([token for word, n in words.items() for tok
 _APART = "[word[i : i + 2] for i in range(len(word) - 1) if word[i : i + 2] != word[i - 1 : i + 1]]"
 
 WRITE_MERGE = Exercise(
-    id="04.3",
+    id="04.6",
     kind="write",
     title="One merge",
     section="A tokenizer from nothing",
