@@ -129,7 +129,6 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
     "04.5": {
         "the optimizer holds the model's parameters, all of them": {"model.zero_grad()"},
         "−0 is 0": {"n_targets, total = ((targets != -100).sum(), -0.0)"},
-        _NO_ITEM: {"total += loss"},
     },
     "04.11": {
         "the order of a sum": {
