@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import nbformat
-from store_notebooks import NOTEBOOKS
+from store_notebooks import LESSONS, NOTEBOOKS
 
 GLOSSARY = NOTEBOOKS / "glossary.md"
 HEADER = """# Glossary
@@ -96,7 +96,7 @@ def plain(sentence: str) -> str:
 def terms() -> list[Term]:
     """Return all marked terms in the order of the course."""
     found, heading = [], ""
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in LESSONS:
         for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
             for block in blocks(cell.source) if cell.cell_type == "markdown" else ():
                 if block.startswith("#"):

@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from course_lib.exercises import find
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_METADATA = ("course", "tags")
 

@@ -9,9 +9,7 @@ from collections import Counter
 import nbformat
 import pytest
 from glossary import GLOSSARY, NO_PROSE, Term, blocks, definitions, glossary, singular, terms
-from store_notebooks import NOTEBOOKS
-
-LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+from store_notebooks import LESSONS
 
 # Terms that are everyday words as well, or words of another trade ("turn the page", "the rank of a token"). Only a reader can
 # tell the senses apart, so it is not checked where these are used before their definition.

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from store_notebooks import NOTEBOOKS, WIDGET_VIEW, exercise_of
+from store_notebooks import LESSONS, WIDGET_VIEW, exercise_of
 
 from course_lib.exercises import EXERCISES, find
 
-LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 PATHS = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = re.compile(

@@ -65,5 +65,5 @@ def _before(read: Tensor, n_new: int, mask: Tensor | None) -> Tensor:
     keys = torch.arange(n_read, device=read.device)
     may_see = mask.expand(len(read), *mask.shape[-3:-2], n_new, n_read).view(len(read), -1, n_new, n_read)[:, 0]
     earlier = may_see & (keys < keys[n_read - n_new :, None])
-    nearest = F.pad(torch.where(earlier, keys, -1), (2, 0), value=-1).topk(2).values  # (batch, new, 2)
-    return numbers.gather(1, (nearest + 2).where(nearest >= 0, 0).flatten(1)).unflatten(1, (n_new, 2)).permute(2, 0, 1)
+    nearest = F.pad(torch.where(earlier, keys, -1), (2, 0), value=-1).topk(2).values  # (batch, new, 2), −1 for none
+    return numbers.gather(1, (nearest + 2).flatten(1)).unflatten(1, (n_new, 2)).permute(2, 0, 1)
