@@ -5,6 +5,7 @@
 Where there is a GPU, `pick_device` takes it anyway. `transformers` is the peer, on the same weights or the same shape.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import transformers
 
 from course_lib.architecture import TransformerLM
 from course_lib.architecture.open_models import OPEN_MODELS
+from course_lib.architecture.quantised import quantise
 from course_lib.corpora import TokenArray
 from course_lib.devices import pick_device, seed_everything, synchronize
 from course_lib.inference import generate, roll_out
@@ -118,6 +120,35 @@ def is_written_alike(device: torch.device) -> int:
     return sum(one == other == single for one, other, single in zip(here, there, alone, strict=True))
 
 
+def few_bits(device: torch.device) -> None:
+    """Matrices of 4 and 8 bits: what the kernels of both make of the same ones, and how fast one text is written with them."""
+    seed_everything(0)
+    model, ids = TransformerLM(SHAPE).eval(), torch.arange(2 * 300).view(2, 300)
+    packed = quantise(model, 4)
+    there = copy.deepcopy(packed).to(device)
+    with torch.no_grad():
+        here, few, many = packed(ids), there(ids[:, :20].to(device)).cpu(), there(ids.to(device)).cpu()
+    off = [((logits - here[:, : logits.shape[1]]).abs().max() / here.std()).item() for logits in (few, many)]
+    places = torch.tensor([0, 7, 8, 49_151])
+    pairs = [(part, there.get_submodule(name)) for name, part in packed.named_modules() if hasattr(part, "packed")]
+    apart = max(
+        (a.rows(places % a.n_rows) - b.rows((places % a.n_rows).to(device)).cpu()).abs().max() for a, b in pairs
+    )
+    back = max((a.packed != b.packed.cpu()).sum() for a, b in ((a, copy.deepcopy(b).cpu()) for a, b in pairs))
+    print(
+        f"weights of few bits: {len(pairs)} matrices, rows apart by {apart:.1e}, bytes that came back otherwise: {back}; "
+        f"logits of few and many vectors against the CPU's: {off[0]:.1e} and {off[1]:.1e} standard deviations"
+    )
+    for name, one in (("float32", model.to(device)), ("4 bits", there)):
+        one.requires_grad_(False)
+        took = seconds(lambda one=one: list(generate(one, [1, 2, 3], NEW)), device)
+        print(f"  one text, {name}: {NEW / took:,.0f} tokens/s, {size(one) / 1e6:.0f} MB")
+
+
+def size(model: TransformerLM) -> int:
+    return sum({part.data_ptr(): part.nbytes for part in (*model.parameters(), *model.buffers())}.values())
+
+
 def lives(device: torch.device) -> None:
     """Lesson 04's model, and what lesson 06 makes of it."""
     run, _ = shakespeare_model.trainer()
@@ -143,6 +174,7 @@ def main() -> None:
     print(f"{name}, PyTorch {torch.__version__}, transformers {transformers.__version__}")
     print(f"logits against the CPU's: {is_the_same(device):.1e} standard deviations")
     print(f"texts written alike, alone and together: {is_written_alike(device)} of 16")
+    few_bits(device)
     writing(device)
     training(device)
     lives(device)

@@ -9,7 +9,7 @@ from itertools import product
 
 from course_lib.assets import ASSETS, fetch
 from course_lib.checkpoints import MODELS, convert
-from course_lib.devices import lanes, pick_device
+from course_lib.devices import lanes
 from course_lib.storage import AssetError, cache_dir
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         for asset in ASSETS.values():
             print(f"{asset.name}: {asset.size / 1e6:.1f} MB, {asset.licence}, {fetch(asset.name)}")
-        for name, n_lanes in product(MODELS, sorted({0, lanes(pick_device())})):
+        for name, n_lanes in product(MODELS, sorted({0, lanes()})):
             print(f"{name}: converted, {convert(name, n_lanes=n_lanes)}")
     except AssetError as error:
         sys.exit(f"{error}")

@@ -49,10 +49,15 @@ def keeps_blocks(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
-def lanes(device: torch.device) -> int:
-    """Return how many rows PyTorch's kernel for 4-bit matrices keeps side by side on `device`, 0 if it has none there."""
-    if device.type != "cpu" or sys.platform == "win32":  # Microsoft's compiler gets neither the kernel nor its layout
-        return 0
+def lanes(device: torch.device | None = None) -> int:
+    """Return how many rows PyTorch's kernel for 4-bit matrices keeps side by side on `device`, 0 if it has none there.
+
+    Without a device it is the processor's.
+    """
+    if device is not None and device.type == "cuda":  # from Ampere on; AMD's GPUs have another layout
+        return 8 if torch.version.cuda and torch.cuda.get_device_capability(device) >= (8, 0) else 0
+    if sys.platform == "win32" or (device is not None and device.type != "cpu"):
+        return 0  # Microsoft's compiler gets neither the kernel nor its layout
     return {"AVX2": 32, "AVX512": 64}.get(torch.backends.cpu.get_cpu_capability(), 0)
 
 

@@ -27,6 +27,7 @@ __all__ = ["QuantisedEmbedding", "QuantisedLinear", "assemble", "quantise"]
 _FEW = 64  # vectors for which the packed product is faster than to write the matrix out first
 _PACKED = ".packed"  # ends the name of a matrix' bytes
 _BITS_OF_128 = 0x4300  # of 128 in bfloat16; 128 + q are these | q, for q up to 15
+_TILES = 2  # of 16 columns, which a thread of a GPU reads at once
 _AT_ONCE = 4096  # rows that are packed or written out at once: whole lanes, and little memory
 
 
@@ -51,8 +52,7 @@ class QuantisedLinear(nn.Module):
         n_rows = len(steps)
         padding = (0, 0, 0, -n_rows % _lanes(steps.device))
         steps, numbers = F.pad(steps, padding), F.pad(torch.stack([scale, middle]), padding)
-        pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
-        packed = torch.cat([pack(some.int(), 1) for some in steps.split(_AT_ONCE)])
+        packed = torch.cat([_pack(some) for some in steps.split(_AT_ONCE)])
         return cls(packed, numbers.permute(2, 1, 0).contiguous().bfloat16(), n_rows, 4)
 
     @classmethod
@@ -95,19 +95,20 @@ class QuantisedLinear(nn.Module):
                 "was given to `quantise`"
             )
         vectors = x.reshape(-1, x.shape[-1])
-        product = (self.product if len(vectors) <= _FEW else self._large_product)(vectors.bfloat16())
+        few = x.shape[-1] if x.is_cuda else _FEW  # a GPU writes a matrix out by as many products as it has columns
+        product = (self.product if len(vectors) <= few else self._large_product)(vectors.bfloat16())
         product = product.reshape(*x.shape[:-1], self.n_rows)
         return (product if self.bias is None else product + self.bias).to(x.dtype)
 
     def product(self, x: Tensor) -> Tensor:
         """Return x Wᵀ (vector, d_out) of bfloat16 vectors `x` (vector, d_in), in bfloat16."""
         x = torch.cat([x, x], dim=1) if self.bits == 8 else x.contiguous()
-        product = torch._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
+        product = _multiply(x, self.packed, self.group, self.scales)
         return product if product.shape[1] == self.n_rows else product[:, : self.n_rows]
 
     def bound(self, x: Tensor) -> Callable[[], Tensor]:
         """Return a function that returns `product` of what lies in `x` when it is called, as fast as can be."""
-        if self.bits == 8 or self.n_rows < len(self.packed):
+        if x.is_cuda or self.bits == 8 or self.n_rows < len(self.packed):
             return partial(self.product, x)
         return partial(torch._weight_int4pack_mm_for_cpu, x, self.packed, self.group, self.scales)
 
@@ -118,22 +119,19 @@ class QuantisedLinear(nn.Module):
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows of the matrix (row, d_in) in float32. RuntimeError for a row that it has not."""
         numbers = self.scales.narrow(1, 0, self.n_rows).index_select(1, indices)
+        if indices.is_cuda:
+            lane = torch.arange(len(indices), device=indices.device) * self.lanes + indices % self.lanes
+            near = self.packed.unflatten(0, (-1, self.lanes))[indices // self.lanes].flatten(0, 1)
+            return self._weights(_steps(near, self.lanes)[:, lane].float(), numbers.float()).T
         half = self.lanes // 2
-        pairs = self._pairs(self.packed)[indices // self.lanes, :, indices % half]
+        pairs = _pairs(self.packed, self.lanes)[indices // self.lanes, :, indices % half]
         steps = (pairs >> 4 * (indices // half % 2)[:, None] & 15).T.float() - 8
         return self._weights(steps, numbers.float()).T
 
     def _columns(self, start: int) -> Tensor:
         """Return `_AT_ONCE` rows from `start` on, as columns (d_in, row)."""
         some = slice(start, start + _AT_ONCE)
-        pairs = self._pairs(self.packed[some]).transpose(0, 1).to(torch.int16)
-        steps = torch.stack([pairs & 15, pairs >> 4], dim=2).flatten(1)
-        steps = steps.bitwise_or_(_BITS_OF_128).view(torch.bfloat16) - 136  # (128 + q) − 136
-        return self._weights(steps, self.scales[:, some])
-
-    def _pairs(self, packed: Tensor) -> Tensor:
-        """Return bytes (lanes, column, place): the low half is q of row `place`, the high that of the row half the lanes on."""
-        return packed.view(-1, 2 * packed.shape[1], self.lanes // 2)
+        return self._weights(_steps(self.packed[some], self.lanes), self.scales[:, some])
 
     def _weights(self, steps: Tensor, numbers: Tensor) -> Tensor:
         """Return weights (d_in, row) of q − 8 (column, row), and scale and middle (group, row, 2)."""
@@ -142,10 +140,20 @@ class QuantisedLinear(nn.Module):
         return weights if self.bits == 4 else weights.unflatten(0, (2, -1)).sum(dim=0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantisedLinear":
-        """Move what the module holds, as `to` and `float` ask; scales stay bfloat16, whatever the model becomes."""
-        scales = self.scales
+        """Move what the module holds, as `to` and `float` ask; scales stay bfloat16, whatever the model becomes.
+
+        Each kind of device has its own layout, in which the matrix is packed anew there. ValueError if one has no kernel.
+        """
+        scales, packed = self.scales, self.packed
         super()._apply(fn, recurse)
         self.scales = fn(scales.view(torch.int16)).view(torch.bfloat16)
+        if self.packed.device.type != packed.device.type:
+            steps = torch.cat([(_steps(some, self.lanes) + 8).T.to(torch.uint8) for some in packed.split(_AT_ONCE)])
+            self.lanes = _lanes(self.packed.device)
+            padding = self.n_rows + -self.n_rows % self.lanes - len(steps)  # below 0 where lanes are smaller
+            steps = F.pad(steps.to(self.packed.device), (0, 0, 0, padding))
+            self.packed = torch.cat([_pack(some) for some in steps.split(_AT_ONCE)])
+            self.scales = F.pad(self.scales, (0, 0, 0, padding)).contiguous()
         return self
 
 
@@ -162,6 +170,43 @@ class QuantisedEmbedding(nn.Module):
         """Map `ids` (…) to vectors (…, d_model)."""
         rows = self.matrix.rows(ids.flatten())
         return rows.view(*ids.shape, rows.shape[-1])
+
+
+# ---------------------------------------------------------------- PyTorch's kernels, which bring their layouts
+
+
+def _pack(steps: Tensor) -> Tensor:
+    """Return bytes (row, column / 2) of `steps` q (row, column) in 0 … 15, whole lanes, as the device's kernel wants them."""
+    if not steps.is_cuda:
+        return torch.ops.aten._convert_weight_to_int4pack_for_cpu(steps.int(), 1)
+    pairs = steps[:, ::2] << 4 | steps[:, 1::2]
+    tiles = torch.ops.aten._convert_weight_to_int4pack(pairs.to(torch.uint8), _TILES)
+    return tiles.view(torch.uint8).view(pairs.shape)
+
+
+def _multiply(x: Tensor, packed: Tensor, group: int, scales: Tensor) -> Tensor:
+    """Return x Wᵀ (vector, row) of `x` (vector, column)."""
+    if not x.is_cuda:
+        return torch._weight_int4pack_mm_for_cpu(x, packed, group, scales)
+    tiles = packed.view(torch.int32).view(len(packed) // 8, -1, 32, _TILES // 2)
+    return torch._weight_int4pack_mm(x, tiles, group, scales)
+
+
+def _steps(packed: Tensor, n_lanes: int) -> Tensor:
+    """Return q − 8 (column, row) in bfloat16 of what `_pack` gave."""
+    n_rows, n_columns = len(packed), 2 * packed.shape[1]
+    if packed.is_cuda:  # times the identity, with a scale of 1 and a middle of 0
+        one = torch.ones(n_columns // 32, n_rows, 1, dtype=torch.bfloat16, device=packed.device)
+        identity = torch.eye(n_columns, dtype=torch.bfloat16, device=packed.device)
+        return _multiply(identity, packed, 32, torch.cat([one, 0 * one], dim=2))
+    pairs = _pairs(packed, n_lanes).transpose(0, 1).to(torch.int16)
+    steps = torch.stack([pairs & 15, pairs >> 4], dim=2).flatten(1)
+    return steps.bitwise_or_(_BITS_OF_128).view(torch.bfloat16) - 136  # (128 + q) − 136
+
+
+def _pairs(packed: Tensor, n_lanes: int) -> Tensor:
+    """Return a processor's bytes (lanes, column, place): q of row `place` is low, that of the row half the lanes on high."""
+    return packed.view(-1, 2 * packed.shape[1], n_lanes // 2)
 
 
 def _lanes(device: torch.device) -> int:

@@ -39,17 +39,19 @@ def load(
     default to `devices.pick_device()` and `devices.pick_dtype(device)`.
 
     `weights="stored"` keeps the matrices of a model in `MODELS` as its file has them, four or eight bits a weight, for
-    inference alone: see `architecture.quantised`. Where that cannot be multiplied, they become `dtype`, with a warning.
+    inference alone: see `architecture.quantised`. All else is float32 then. Where that cannot be multiplied, they become
+    `dtype`, with a warning.
 
     Raises ValueError for a missing file, an unsupported architecture or a missing, extra or misshapen tensor, and names it,
     and AssetError if the model can be neither found in the cache nor fetched.
     """
     check("weights", weights, Literal["float", "stored"])
+    wanted = dtype
     device, dtype = _where(device, dtype)
-    if weights == "stored" and _can_stay_packed(source, device, dtype):
-        folder = convert(str(source), thorough=False, n_lanes=lanes(device))
+    if weights == "stored" and _can_stay_packed(source, device, wanted):
+        folder = convert(str(source), thorough=False, n_lanes=lanes())
         try:
-            return assemble(*read_converted(folder)), load_tokenizer(folder)
+            return assemble(*read_converted(folder)).to(device), load_tokenizer(folder)
         except (KeyError, AttributeError, ArithmeticError, RuntimeError) as error:  # damaged, and of the same size
             raise ValueError(f"{folder} is damaged ({error!r}); delete it, and it is made anew") from None
     if str(source) in MODELS:
@@ -61,14 +63,14 @@ def load(
     return _build(TransformerLM, folder, config, tensors, device, dtype), load_tokenizer(folder)
 
 
-def _can_stay_packed(source: str | Path, device: torch.device, dtype: torch.dtype) -> bool:
+def _can_stay_packed(source: str | Path, device: torch.device, dtype: torch.dtype | None) -> bool:
     if str(source) not in MODELS:
         raise ValueError(f"weights='stored' is for {', '.join(MODELS)}; load {source} as it is, and `quantise` it")
-    if lanes(device) and dtype == torch.float32:
+    if lanes() and lanes(device) and dtype in (None, torch.float32):  # packed by the processor, maybe for a GPU
         return True
     warnings.warn(
-        f"there is no kernel for weights as stored, in {dtype} on {device} of this machine: they are written out; "
-        "dtype=torch.float32 on a processor with AVX2 keeps them",
+        f"there is no kernel for weights as stored, in {dtype or 'float32'} on {device} of this machine: they are written "
+        "out; dtype=torch.float32 on a processor with AVX2, or a GPU beside one, keeps them",
         stacklevel=3,
     )
     return False
