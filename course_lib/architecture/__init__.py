@@ -2,7 +2,8 @@
 
 Read in this order:
 
-- `attention`: scaled dot products, heads, masks, positions, the cache (01, 02)
+- `attention`: scaled dot products, heads, masks, positions (01, 02)
+- `cache`: keys and values of the positions seen so far (02)
 - `transformer`: norms, feed-forward networks, blocks and the models, all of one configuration (03)
 - `open_models`: today's models as settings of it (03)
 - `accounting`: what a model costs in weights, operations and bytes (03)

@@ -81,10 +81,12 @@ def step_flops(config: TransformerConfig, batch_size: int, context_length: int) 
 def cache_bytes(config: TransformerConfig, n_positions: int, dtype: torch.dtype = torch.float32) -> int:
     """Return the bytes that the keys and values of `n_positions` take in all layers' caches, for one sequence.
 
-    Two vectors a key/value head and layer: queries are not kept. Grouped-query attention saves here (arXiv 2305.13245).
+    Two vectors a key/value head and layer, and two for an induction head: queries are not kept. Grouped-query attention saves
+    here (arXiv 2305.13245).
     """
-    _, kv_width = _widths(config)
-    return 2 * config.n_layers * n_positions * kv_width * dtype.itemsize
+    q_width, kv_width = _widths(config)
+    induction = q_width // config.n_heads if config.induction_head else 0
+    return 2 * n_positions * (config.n_layers * kv_width + induction) * dtype.itemsize
 
 
 def weight_bytes(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> int:

@@ -1,10 +1,9 @@
 """Attention: a soft look-up of values by comparing queries with keys (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
 
-Read from top to bottom: the masks, the look-up itself (once readable, once fused), positions in three ways, the key/value
-cache, and multi-head attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
+Read from top to bottom: the masks, the look-up itself (once readable, once fused), positions in three ways, and multi-head
+attention, which ties them together. Names of dimensions: `batch, head, query, key, d_model, d_head`.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -12,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.architecture.cache import KVCache
 from course_lib.checks import check, check_fields
 
 __all__ = [
-    "KVCache",
     "MultiHeadAttention",
     "RopeScaling",
     "alibi_bias",
     "causal_mask",
     "padding_mask",
+    "predecessors",
     "rotary_angles",
     "rotate",
     "scaled_dot_product_attention",
@@ -58,6 +58,20 @@ def sliding_window_mask(
 def padding_mask(lengths: Tensor, n_keys: int) -> Tensor:
     """Return the mask (batch, 1, 1, key) that hides what follows the first `lengths` (batch,) keys of each sequence."""
     return (torch.arange(n_keys, device=lengths.device) < lengths[:, None])[:, None, None, :]
+
+
+def predecessors(n: int, batch: int, n_new: int, n_keys: int, mask: Tensor | None, device: torch.device) -> Tensor:
+    """Return which keys (batch, new, n) are the nearest `n` before each of the last `n_new` positions, −1 for none.
+
+    With `mask`, as attention is given it, only those count that a position may attend to: not the padding before a text, nor
+    another text in the same row.
+    """
+    keys = torch.arange(n_keys, device=device)
+    own = keys[n_keys - n_new :, None]
+    if mask is None:
+        return (own - torch.arange(1, n + 1, device=device)).clamp(min=-1).expand(batch, -1, -1)
+    may_see = mask.expand(batch, *mask.shape[-3:-2], n_new, n_keys).view(batch, -1, n_new, n_keys)[:, 0]
+    return F.pad(torch.where(may_see & (keys < own), keys, -1), (n, 0), value=-1).topk(n).values
 
 
 # ---------------------------------------------------------------- the look-up
@@ -213,65 +227,6 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-# ---------------------------------------------------------------- the cache
-
-
-class KVCache:
-    """The keys and values of one layer for the positions seen so far, in memory taken once.
-
-    `keys_values` is (2, batch, kv_head, capacity, d_head), of which the first `length` positions are filled. Queries are not
-    kept: a past query is never used again.
-    """
-
-    def __init__(
-        self, batch: int, n_kv_heads: int, capacity: int, d_head: int, *, device: torch.device, dtype: torch.dtype
-    ):
-        self.keys_values = torch.empty(2, batch, n_kv_heads, capacity, d_head, device=device, dtype=dtype)
-        self.length = 0
-
-    @property
-    def keys(self) -> Tensor:
-        """The keys (batch, kv_head, capacity, d_head)."""
-        return self.keys_values[0]
-
-    @property
-    def values(self) -> Tensor:
-        """The values (batch, kv_head, capacity, d_head)."""
-        return self.keys_values[1]
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, kv_head, new, d_head) and return all keys and values so far as views, without a copy."""
-        _, batch, n_kv_heads, capacity, _ = self.keys_values.shape
-        if keys.shape[:2] != (batch, n_kv_heads):
-            raise ValueError(
-                f"the cache was made for batch {batch} and {n_kv_heads} key/value heads; "
-                f"got batch {keys.shape[0]} and {keys.shape[1]} heads"
-            )
-        start, end = self.length, self.length + keys.shape[2]
-        if end > capacity:
-            raise ValueError(f"the cache has room for {capacity} positions, and {end} are needed")
-        self.keys_values[0, :, :, start:end] = keys
-        self.keys_values[1, :, :, start:end] = values
-        self.length = end
-        return self.keys_values[0, :, :, :end], self.keys_values[1, :, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Make this the cache of `rows` (row,) of its batch, each as often as it is named there."""
-        self.keys_values = self.keys_values[:, rows]
-
-    def part(self, rows: slice, columns: slice, length: int = 0) -> "KVCache":
-        """Return a cache in the memory of some `rows` and positions of this one, of which the first `length` are filled."""
-        part = copy.copy(self)
-        part.keys_values, part.length = self.keys_values[:, rows, :, columns], length
-        return part
-
-    def append_one(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one position's keys and values, together (2, batch, kv_head, d_head), and return what `append` returns."""
-        self.keys_values.select(3, self.length).copy_(keys_values)
-        self.length += 1
-        return self.keys_values.narrow(3, 0, self.length).unbind()
-
-
 # ---------------------------------------------------------------- multi-head attention
 
 
@@ -283,6 +238,9 @@ class MultiHeadAttention(nn.Module):
     `window`, each position sees only the last `window` ones. `q_norm` and `k_norm` normalise queries and keys, each head by
     itself if they are d_head wide (arXiv 2010.04245), all heads together if they are as wide as all heads (OLMo 2, arXiv
     2501.00656); give both or neither.
+
+    With `induction_head`, the first key/value head's keys are those of the token before: a query that looks for its own token
+    finds what followed it the last time. Other models need two layers for that (arXiv 2209.11895, which shifts keys too).
     """
 
     def __init__(
@@ -296,6 +254,7 @@ class MultiHeadAttention(nn.Module):
         window: int | None = None,
         q_norm: nn.Module | None = None,
         k_norm: nn.Module | None = None,
+        induction_head: bool = False,
     ):
         super().__init__()
         for name, number in {"d_model": d_model, "n_heads": n_heads}.items():
@@ -309,7 +268,7 @@ class MultiHeadAttention(nn.Module):
         self.d_head = d_model // n_heads if d_head is None else d_head
         if n_heads % self.n_kv_heads:
             raise ValueError(f"{n_heads} query heads cannot be shared out evenly over {n_kv_heads} key/value heads")
-        self.window, self.q_norm, self.k_norm = window, q_norm, k_norm
+        self.window, self.q_norm, self.k_norm, self.induction_head = window, q_norm, k_norm, induction_head
         self.qkv = nn.Linear(d_model, (n_heads + 2 * self.n_kv_heads) * self.d_head, bias=bias)
         self.output = nn.Linear(n_heads * self.d_head, d_model, bias=bias)
 
@@ -335,8 +294,10 @@ class MultiHeadAttention(nn.Module):
             q, k, v = self._queries_keys_values(x, rotation)
         else:
             q, (k, v) = self._normalise(self._project(x, slice(self.n_heads * self.d_head)), self.q_norm), memory
+        if self.induction_head:
+            k, v = self._one_back(k, v, cache, mask)
         if cache is not None:
-            k, v = cache.append(k, v)
+            k, v = (heads[:, : self.n_kv_heads] for heads in cache.append(k, v))
         if self.window is not None and not causal:
             raise ValueError("a window hides the future too, so it is for causal attention only")
         if self.window is not None and k.shape[2] > self.window:
@@ -346,6 +307,16 @@ class MultiHeadAttention(nn.Module):
         out, weights = attended if return_weights else (attended, None)
         out = self.output(out.transpose(1, 2).flatten(-2))  # heads side by side: (batch, query, head · d_head)
         return (out, weights) if return_weights else out
+
+    @property
+    def n_cached_heads(self) -> int:
+        """How many heads' keys and values a cache holds: of an induction head, its keys where they stood as well."""
+        return self.n_kv_heads + self.induction_head
+
+    def match_tokens(self) -> None:
+        """Make the induction head's keys with the matrix of its queries: equal vectors then find each other untrained."""
+        weight, d_head, keys = self.qkv.weight.data, self.d_head, self.n_heads * self.d_head
+        weight[keys : keys + d_head] = weight[:d_head]
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys and values (batch, kv_head, key, d_head) of another sequence's vectors (batch, key, d_model)."""
@@ -358,6 +329,16 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, self.d_head)).transpose(1, 2) for part in self.qkv(x).split(sizes, dim=-1))
         q, k = self._normalise(q, self.q_norm), self._normalise(k, self.k_norm)
         return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
+
+    def _one_back(self, k: Tensor, v: Tensor, cache: KVCache | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Give each position the first key of the one before it, 0 if there is none. A cache gets its own as a last head."""
+        own = k[:, :1]
+        read = own if cache is None else torch.cat([cache.keys[:, -1:, : cache.length], own], dim=2)
+        places = predecessors(1, len(k), k.shape[2], read.shape[2], mask, k.device)
+        before = F.pad(read, (0, 0, 1, 0)).gather(2, (places + 1)[:, None].expand(-1, -1, -1, k.shape[-1]))
+        if cache is None:
+            return torch.cat([before, k[:, 1:]], dim=1), v
+        return torch.cat([before, k[:, 1:], own], dim=1), F.pad(v, (0, 0, 0, 0, 0, 1))
 
     def _project(self, x: Tensor, rows: slice) -> Tensor:
         """Return the heads (batch, head, position, d_head) that some rows only of the merged matrix make of `x`."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.architecture.attention import KVCache
+from course_lib.architecture.attention import predecessors
+from course_lib.architecture.cache import KVCache
 from course_lib.checks import check
 
 __all__ = ["NgramEmbedding"]
@@ -58,12 +59,6 @@ class NgramEmbedding(nn.Module):
 
 def _before(read: Tensor, n_new: int, mask: Tensor | None) -> Tensor:
     """Return one more than the ids one and two back (2, batch, new) of the last `n_new` of `read` (batch, key), 0 for none."""
-    n_read = read.shape[1]
-    numbers = F.pad(read + 1, (2, 0))  # so that nothing is found at keys −2 and −1
-    if mask is None:
-        return torch.stack([numbers[:, n_read - n_new + 2 - back :][:, :n_new] for back in (1, 2)])
-    keys = torch.arange(n_read, device=read.device)
-    may_see = mask.expand(len(read), *mask.shape[-3:-2], n_new, n_read).view(len(read), -1, n_new, n_read)[:, 0]
-    earlier = may_see & (keys < keys[n_read - n_new :, None])
-    nearest = F.pad(torch.where(earlier, keys, -1), (2, 0), value=-1).topk(2).values  # (batch, new, 2), −1 for none
-    return numbers.gather(1, (nearest + 2).flatten(1)).unflatten(1, (n_new, 2)).permute(2, 0, 1)
+    nearest = predecessors(2, len(read), n_new, read.shape[1], mask, read.device)
+    numbers = F.pad(read + 1, (1, 0))  # so that key −1 is nothing
+    return numbers.gather(1, (nearest + 1).flatten(1)).unflatten(1, (n_new, 2)).permute(2, 0, 1)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.architecture.attention import (
-    KVCache,
     MultiHeadAttention,
     RopeScaling,
     alibi_bias,
     rotary_angles,
     sinusoidal_positions,
 )
+from course_lib.architecture.cache import KVCache
 from course_lib.architecture.ngrams import NgramEmbedding
 from course_lib.checks import check_fields
 
@@ -74,6 +74,9 @@ class TransformerConfig:
     scaled_embeddings: bool = False  # times √d_model (arXiv 1706.03762, section 3.4), to match sinusoids in size
     embedding_norm: bool = False  # a norm behind the embeddings, as in BERT
     ngram_rows: int | None = None  # of the table of vectors for the last two tokens, and as many for the last three
+    induction_head: bool = (
+        False  # in the last layer: the first head looks for the token before (see `MultiHeadAttention`)
+    )
     tied_embeddings: bool = True  # the unembedding is the embedding matrix, read the other way (arXiv 1608.05859)
     dropout: float = 0.0  # of the embeddings and of what sublayers add (arXiv 1706.03762, section 5.4)
 
@@ -167,7 +170,9 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int, *, causal: bool, cross_attention: bool):
         super().__init__()
         self.is_causal = causal
-        self.attention = _attention(config, config.window_of(layer))
+        self.attention = _attention(
+            config, config.window_of(layer), config.induction_head and layer == config.n_layers - 1
+        )
         self.attention_residual = Residual(config)
         self.cross_attention = _attention(config) if cross_attention else None
         self.cross_attention_residual = Residual(config) if cross_attention else None
@@ -281,6 +286,8 @@ class _Stack(nn.Module):
                 continue
             writes = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
             nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layers) ** 0.5 if writes else 0.02)
+        if self.config.induction_head:
+            self.blocks[-1].attention.match_tokens()
         if self.config.scaled_embeddings:
             nn.init.normal_(self.embedding.weight, std=self.config.d_model**-0.5)
 
@@ -322,8 +329,8 @@ class TransformerLM(_Stack):
 
         A model that looks up n-grams has one more behind them, of the ids themselves.
         """
-        shape, options = self.blocks[0].attention, {"device": self.device, "dtype": self.dtype}
-        layers = [KVCache(batch, shape.n_kv_heads, capacity, shape.d_head, **options) for _ in self.blocks]
+        shapes, options = [block.attention for block in self.blocks], {"device": self.device, "dtype": self.dtype}
+        layers = [KVCache(batch, shape.n_cached_heads, capacity, shape.d_head, **options) for shape in shapes]
         ids = KVCache(batch, 1, capacity, 1, device=self.device, dtype=torch.long)
         return layers if self.ngrams is None else [*layers, ids]
 
@@ -369,7 +376,9 @@ class EncoderDecoder(nn.Module):
         return self.decoder(target, cache, memory=memory)
 
 
-def _attention(config: TransformerConfig, window: int | None = None) -> MultiHeadAttention:
+def _attention(
+    config: TransformerConfig, window: int | None = None, induction_head: bool = False
+) -> MultiHeadAttention:
     n_kv_heads = config.n_kv_heads or config.n_heads
     q_norm = k_norm = None
     if config.qk_norm is not None:
@@ -378,7 +387,7 @@ def _attention(config: TransformerConfig, window: int | None = None) -> MultiHea
         q_norm, k_norm = (RMSNorm(heads * d_head, config.norm_eps) for heads in together)
     return MultiHeadAttention(
         config.d_model, config.n_heads, n_kv_heads, config.d_head,
-        bias=config.bias, window=window, q_norm=q_norm, k_norm=k_norm,
+        bias=config.bias, window=window, q_norm=q_norm, k_norm=k_norm, induction_head=induction_head,
     )  # fmt: skip
 
 

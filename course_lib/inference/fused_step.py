@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
-from course_lib.architecture.attention import KVCache, MultiHeadAttention, rotary_angles
+from course_lib.architecture.attention import MultiHeadAttention, rotary_angles
+from course_lib.architecture.cache import KVCache
 from course_lib.architecture.quantised import QuantisedEmbedding, QuantisedLinear
 from course_lib.architecture.transformer import Block, FeedForward, Residual, RMSNorm
 
@@ -24,7 +25,7 @@ __all__ = ["FusedStep"]
 _LLAMA = {
     "positions": "rope", "norm": "rmsnorm", "norm_position": "pre", "feed_forward": "swiglu", "bias": False,
     "qk_norm": None, "window": None, "scaled_embeddings": False, "embedding_norm": False, "dropout": 0.0,
-    "ngram_rows": None,
+    "ngram_rows": None, "induction_head": False,
 }  # fmt: skip
 _MODULES = {
     TransformerLM, Block, Residual, RMSNorm, MultiHeadAttention, FeedForward,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from course_lib.architecture import TransformerLM
-from course_lib.architecture.attention import KVCache
+from course_lib.architecture.cache import KVCache
 from course_lib.inference.fused_step import FusedStep
 
 __all__ = ["PrefixCache", "n_shared"]

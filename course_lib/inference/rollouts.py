@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from course_lib.architecture import TransformerLM
-from course_lib.architecture.attention import KVCache
+from course_lib.architecture.cache import KVCache
 from course_lib.checks import check
 from course_lib.inference.blocked import blocked
 from course_lib.inference.generation import Rule, Sampling, banned_rows, known_ids, ruled

@@ -13,7 +13,6 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from course_lib.architecture.attention import (
-    KVCache,
     MultiHeadAttention,
     RopeScaling,
     alibi_bias,
@@ -24,6 +23,7 @@ from course_lib.architecture.attention import (
     scaled_dot_product_attention,
     sliding_window_mask,
 )
+from course_lib.architecture.cache import KVCache
 
 
 @pytest.fixture(autouse=True)

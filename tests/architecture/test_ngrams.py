@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.architecture.ngrams import NgramEmbedding
-from course_lib.corpora.packing import pack, places, same_document
 from course_lib.devices import seed_everything
-from course_lib.inference.rollouts import roll_out
 from course_lib.pretraining.optim import AdamW, for_model
 
 PLAIN = TransformerConfig(vocab_size=11, d_model=8, n_layers=1, n_heads=2, d_ff=16, context_length=12)
@@ -78,47 +76,6 @@ def test_no_vector_depends_on_a_later_token(filled):
     changed[0, 5] = (ids[0, 5] + 1) % CONFIG.vocab_size
     differs = (filled.ngrams(ids) != filled.ngrams(changed)).any(dim=-1)[0]
     assert differs.tolist() == [False] * 5 + [True] * 3
-
-
-# ---------------------------------------------------------------- a text that is not all given at once, or not alone in its row
-
-
-@pytest.mark.parametrize("cuts", [(1, 1, 1, 1, 1, 1, 1), (3, 4), (5, 1, 1), (7,)])
-def test_with_a_cache_a_text_gets_the_same_logits_in_pieces(filled, cuts):
-    ids = some_ids(2, 7)
-    cache = filled.new_cache(2, 9)
-    pieces = [filled(part, cache) for part in ids.split(cuts, dim=1)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), filled(ids))
-
-
-def test_a_cache_that_is_cut_short_goes_on_as_another_text(filled):
-    first, second = some_ids(2, 1, 8)
-    second[0, :3] = first[0, :3]
-    cache = filled.new_cache(1, 9)
-    filled(first, cache)
-    for layer in cache:
-        layer.length = 3
-    torch.testing.assert_close(filled(second[:, 3:], cache), filled(second)[:, 3:])
-
-
-def test_texts_in_a_row_do_not_see_each_others_tokens(filled):
-    texts = [some_ids(length) for length in (4, 1, 2, 5)]
-    packed = pack([text.tolist() for text in texts], 12)
-    mask, positions = same_document(packed.documents), places(packed.documents)
-    logits = filled(packed.ids, mask=mask, positions=positions)
-    for number, text in enumerate(texts):
-        torch.testing.assert_close(logits[packed.documents == number], filled(text[None])[0])
-
-
-def test_padding_before_a_text_counts_as_none(filled):
-    """Two prompts of different lengths are written on in one batch, and each as if it were alone."""
-    prompts = [some_ids(2).tolist(), some_ids(6).tolist()]
-    noise = torch.rand(2, 5)
-    together = roll_out(filled, prompts, 5, noise=noise)
-    for row, prompt in enumerate(prompts):
-        alone = roll_out(filled, [prompt], 5, noise=noise[row : row + 1])
-        n_tokens = len(prompt) + 5
-        assert together.ids[row, :n_tokens].tolist() == alone.ids[0, :n_tokens].tolist()
 
 
 def test_adamw_trains_its_rows(model):

@@ -9,7 +9,7 @@ from traitlets import Dict
 
 from course_lib.architecture import TransformerLM
 from course_lib.architecture.accounting import cache_bytes, forward_flops, weight_bytes
-from course_lib.architecture.attention import KVCache
+from course_lib.architecture.cache import KVCache
 from course_lib.inference import Sampling
 from course_lib.inference.generation import tokenless_ids
 from course_lib.tokenization import Tokenizer
