@@ -31,6 +31,7 @@ from course_lib.widgets import (
     SamplingPlayground,
     TrainingDashboard,
 )
+from course_lib.widgets.lora_view import widget as lora_view
 from course_lib.widgets.shared.curves import CURVES
 from course_lib.widgets.shared.runs import RunDashboard
 
@@ -136,6 +137,8 @@ def ask(widget: AnyWidget, request: dict) -> list[str]:
 def test_an_interrupt_leaves_what_was_shown_and_the_request_made_again_is_answered(
     makers, monkeypatch, kind, earlier, request_
 ):
+    monkeypatch.setattr(lora_view, "NEW_TOKENS", 4)  # of each answer: every one more makes all those before once more
+
     def prepared() -> AnyWidget:
         widget = makers[kind]()
         for request in earlier:
