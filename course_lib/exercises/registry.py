@@ -133,13 +133,13 @@ class Exercise:
             return Outcome(
                 "not attempted", f"`{self.answer}` returns nothing yet. If it is written, where is its `return`?"
             )
-        if cases != [()] and self._same(results, self._run(self.run(self.stub), cases)):
+        if cases != [()] and self._gives(self.stub, cases, results):
             todo = "Write what is left open." if self.kind == "build" else "Find the bug, and mend it."
             return Outcome("not attempted", f"`{self.answer}` still does what it did. {todo}")
         failed = next(i for i, difference in enumerate(differences) if difference)
         stage, hint = self._stage(failed)
         for mistake in self.mistakes:
-            if self._same(results, self._run(self.run(mistake.source), cases)):
+            if self._gives(mistake.source, cases, results):
                 return Outcome("wrong", f"{stage}{mistake.hint} Read again: {self.section}.")
         if self._late(results, expected):
             return Outcome("wrong", f"`{self.answer}` gives what is right for the inputs of an earlier call. {_MEMORY}")
@@ -161,7 +161,16 @@ class Exercise:
         return [*signature(self.expected).parameters].index(self.learned) if self.learned else None
 
     def _run(self, answer: object, cases: Sequence[tuple]) -> list:
-        return [call(answer, arguments, self._place) if arguments else answer for arguments in cases]
+        return [self._run_once(answer, arguments) for arguments in cases]
+
+    def _run_once(self, answer: object, arguments: tuple) -> object:
+        return call(answer, arguments, self._place) if arguments else answer
+
+    def _gives(self, source: str, cases: Sequence[tuple], results: Sequence) -> bool:
+        """Return whether the cell `source` gives these results; from where it does not, it is run no further."""
+        answer = self.run(source)
+        pairs = zip(results, cases, strict=True)
+        return not any(self._difference(result, self._run_once(answer, arguments)) for result, arguments in pairs)
 
     def _wanted(self, arguments: tuple) -> object:
         value = self.expected(*arguments)
@@ -175,9 +184,6 @@ class Exercise:
                 return self.reward(answer.made if isinstance(answer, Used) else answer)
         except Exception as error:  # it does what it should for the inputs of the check, and not for others
             return f"But in a real run it stopped: {type(error).__name__}: {error}"
-
-    def _same(self, results: Sequence, others: Sequence) -> bool:
-        return not any(self._differences(results, others))
 
     def _late(self, results: Sequence, expected: Sequence) -> bool:
         """Return whether a wrong result is what an earlier case wants."""
