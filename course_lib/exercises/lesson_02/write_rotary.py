@@ -18,7 +18,7 @@ def _rotary_inputs(generator: torch.Generator) -> list[tuple]:
 def _turned_as_complex_numbers(x: Tensor, theta: float) -> Tensor:
     """Turn by multiplying complex numbers: the first half of a head is their real part, the second the imaginary."""
     half = x.shape[-1] // 2
-    speed = torch.tensor([theta ** (-2 * i / x.shape[-1]) for i in range(half)], dtype=torch.float64)
+    speed = torch.tensor([theta ** (-2 * r / x.shape[-1]) for r in range(half)], dtype=torch.float64)
     angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float64), speed)
     turned = torch.view_as_real(
         torch.complex(*x.double().split(half, dim=-1)) * torch.polar(torch.ones(()).double(), angle)
@@ -30,8 +30,8 @@ _SIGNATURE = '''\
 def turn(x, theta):
     """Rotary positions: return x (batch, head, position, d_head) with each pair turned.
 
-    Pair i is (x[..., i], x[..., i + d_head / 2]); at position p, counted from 0, it turns by the
-    angle p · theta^(-2i / d_head).
+    Pair r is (x[..., r], x[..., r + d_head / 2]); at position m, counted from 0, it turns by the
+    angle m · theta^(-2r / d_head).
     """
 '''
 
@@ -64,7 +64,7 @@ WRITE_ROTARY = Exercise(
     expected=_turned_as_complex_numbers,
     stub=f"{_SIGNATURE}    ...\n",
     solution=_turned(),
-    why="Pair i is a point in a plane, and turning it by the angle α takes (a, b) to (a cos α − b sin α, a sin α + b cos "
+    why="A pair is a point in a plane, and turning it by the angle α takes (a, b) to (a cos α − b sin α, a sin α + b cos "
     "α). All pairs are turned at once, for the angles (position, pair) broadcast over batch and head. No length changes, "
     "and a query times a key depends on their positions only through the difference of the angles.",
     hints=(
@@ -78,7 +78,7 @@ WRITE_ROTARY = Exercise(
         Mistake(
             _turned(pairs="x[..., ::2], x[..., 1::2]", join="torch.stack({}, dim=-1).flatten(-2)"),
             "These pairs are neighbours, (x[0], x[1]), (x[2], x[3]), …, as in the paper. Here, as in Llama's code, pair "
-            "i is x[i] with x[i + d_head / 2]: the same idea, but weights trained with one do not fit the other.",
+            "r is x[r] with x[r + d_head / 2]: the same idea, but weights trained with one do not fit the other.",
         ),
         Mistake(
             _turned(result="[first * cos + second * sin, second * cos - first * sin]"),
@@ -95,7 +95,7 @@ WRITE_ROTARY = Exercise(
         ),
         Mistake(
             _turned(exponent="-torch.arange(half) / x.shape[-1]"),
-            "The pairs slow down only half as fast as they should: the exponent is −2i / d_head.",
+            "The pairs slow down only half as fast as they should: the exponent is −2r / d_head.",
         ),
         Mistake(
             _turned(exponent="2 * torch.arange(half) / x.shape[-1]"),
@@ -111,7 +111,7 @@ WRITE_ROTARY = Exercise(
         ),
         Mistake(
             _turned(exponent="0 * torch.arange(half)"),
-            "All pairs turn at the same speed, one radian a position. Each pair has its own: theta to the power −2i / "
+            "All pairs turn at the same speed, one radian a position. Each pair has its own: theta to the power −2r / "
             "d_head.",
         ),
     ),
