@@ -10,6 +10,7 @@ step, as here.
 
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -72,6 +73,10 @@ class Block(nn.Module):
 class NanoGPT(nn.Module):
     def __init__(self, vocab_size: int):
         super().__init__()
+        self.config, self.device = (
+            SimpleNamespace(vocab_size=vocab_size),
+            torch.device("cpu"),
+        )  # `evaluate` asks for both
         self.embedding = nn.Embedding(vocab_size, D_MODEL)  # and, read the other way, the unembedding
         self.position_embedding = nn.Embedding(CONTEXT_LENGTH, D_MODEL)
         self.dropout = nn.Dropout(DROPOUT)

@@ -35,9 +35,9 @@ from course_lib.life.kind_replies import (
 )
 from course_lib.pretraining.evaluation import as_in_use
 
-__all__ = ["FAST", "UNLEASHED", "Look", "Replies", "look", "path", "reply", "unleashed", "unleashed_trainer"]
+__all__ = ["LONG", "UNLEASHED", "Look", "Replies", "look", "path", "reply", "unleashed", "unleashed_trainer"]
 
-UNLEASHED, FAST = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=32, learning_rate=2e-3, warmup=3)
+UNLEASHED, LONG = replace(POLICY, kl_weight=0.0), replace(TRAINING, n_steps=32, warmup=3)
 _RECORDS = "records.json"
 
 
@@ -98,13 +98,13 @@ def path(method: str, seed: int = 0) -> list[Look]:
 
 
 def unleashed_trainer(seed: int = 0) -> GRPOTrainer:
-    """Return the Trainer of GRPO without a leash, at twice the rate, against the hasty reward model."""
-    return policy_trainer("grpo", seed, UNLEASHED, FAST, reward=partial(learned_reward, hasty=True))
+    """Return the Trainer of GRPO without a leash, for longer, against the hasty reward model."""
+    return policy_trainer("grpo", seed, UNLEASHED, LONG, reward=partial(learned_reward, hasty=True))
 
 
 def unleashed(seed: int = 0) -> list[PolicyReport]:
     """Return the reports of `unleashed_trainer`, which is run if need be; kept."""
-    folder = run_folder(f"unleashed-{seed}", [asdict(UNLEASHED), asdict(FAST), N_HASTY, asdict(HASTY)])
+    folder = run_folder(f"unleashed-{seed}", [asdict(UNLEASHED), asdict(LONG), N_HASTY, asdict(HASTY)])
 
     def write(folder: Path) -> None:
         _keep(folder, list(unleashed_trainer(seed)))

@@ -154,8 +154,9 @@ def for_model(
     """Return the optimizers of a `TransformerLM`: Muon for the matrices of its blocks, AdamW for all else.
 
     Embeddings are look-up tables, whose rows mean nothing to each other, so Muon is not for them. With `muon_learning_rate`
-    None, AdamW moves everything. Norms, biases and the table of n-grams do not decay. Frozen parameters are left out;
-    ValueError if all are frozen.
+    None, AdamW moves everything. Norms, biases and the table of n-grams do not decay, and the table moves half as fast: most
+    of its rows are used a few times only, and whole steps from so few examples learn them by heart. Frozen parameters are
+    left out; ValueError if all are frozen.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not weights:
@@ -167,7 +168,7 @@ def for_model(
     chosen = {*for_muon, *tables}
     rest = [weight for weight in weights.values() if weight not in chosen]
     groups = [
-        {"params": tables, "weight_decay": 0.0, "is_table": True},
+        {"params": tables, "weight_decay": 0.0, "is_table": True, "lr": learning_rate / 2},
         {"params": [weight for weight in rest if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
     ]

@@ -4,14 +4,14 @@ It is made once and kept beside the assets, or where those may not be written, i
 later lesson gets it made there, by the same steps.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from course_lib import storage
 from course_lib.architecture import TransformerConfig, TransformerLM
 from course_lib.corpora import TokenShards, shakespeare, write_shards
-from course_lib.devices import pick_device, seed_everything
+from course_lib.devices import multiplies_bfloat16, pick_device, seed_everything
 from course_lib.pretraining.checkpoints import mended
 from course_lib.pretraining.config import PretrainingConfig
 from course_lib.pretraining.trainer import Trainer
@@ -20,12 +20,12 @@ from course_lib.tokenization import Tokenizer, load_tokenizer, save_tokenizer, t
 __all__ = ["MODEL", "TRAINING", "pretrained", "tokenizer_folder", "trainer"]
 
 MODEL = TransformerConfig(
-    vocab_size=2048, d_model=192, n_layers=3, n_heads=6, d_ff=768, context_length=128,
-    feed_forward="relu2", qk_norm="head",
+    vocab_size=2048, d_model=192, n_layers=3, n_heads=3, d_ff=768, context_length=512,
+    feed_forward="relu2", qk_norm="head", ngram_rows=8192, induction_head=True,
 )  # fmt: skip
 TRAINING = PretrainingConfig(
-    n_steps=1300, batch_size=8, learning_rate=0.006, muon_learning_rate=0.02, warmup=20, evaluate_every=260,
-    checkpoint_every=65,
+    n_steps=800, batch_size=4, learning_rate=0.006, muon_learning_rate=0.012, warmup=20, evaluate_every=200,
+    checkpoint_every=100,
 )  # fmt: skip
 _ROOM = 20_000_000  # bytes on disk
 
@@ -46,9 +46,12 @@ def trainer() -> tuple[Trainer, Tokenizer]:
         _shards(folder / name, works, tokenizer)
         for name, works in zip(("train", "test"), shakespeare.split(), strict=True)
     ]
+    device, recipe = pick_device(), TRAINING
+    if multiplies_bfloat16(device):  # a processor's products too: half the time, for digits that nobody prints
+        recipe = replace(recipe, dtype="bfloat16")
     seed_everything(0)
-    model = TransformerLM(MODEL).to(pick_device())
-    return Trainer(model, *shards, TRAINING, mended(folder / "checkpoints")), tokenizer
+    model = TransformerLM(MODEL).to(device)
+    return Trainer(model, *shards, recipe, mended(folder / "checkpoints")), tokenizer
 
 
 def pretrained() -> tuple[TransformerLM, Tokenizer]:

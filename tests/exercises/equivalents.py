@@ -121,7 +121,7 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         }
     },
     "04.4": {"the optimizer holds the model's parameters, all of them": {"model.zero_grad()"}},
-    "04.8": {
+    "04.9": {
         _NO_ITEM: {
             "return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
         }
@@ -130,7 +130,7 @@ EQUIVALENT: dict[str, dict[str, set[str]]] = {
         "the optimizer holds the model's parameters, all of them": {"model.zero_grad()"},
         "−0 is 0": {"n_targets, total = ((targets != -100).sum(), -0.0)"},
     },
-    "04.11": {
+    "04.12": {
         "the order of a sum": {
             "parts = ((1, 12), (2, 2), (3, 2))",
             "parts = ((2, 2), (3, 2), (1, 12))",

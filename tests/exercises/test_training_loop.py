@@ -40,7 +40,7 @@ def test_reward_says_whether_the_mark_was_reached():
 def test_numbers_that_the_explanation_of_the_plan_names_are_those_of_the_answer():
     run = scaling.PUBLISHED["Llama 3 405B"].run
     copies = run.n_gpus // (run.tensor * run.pipeline)
-    plan = find("04.11")
+    plan = find("04.12")
     held, _, sent = plan.run(plan.solution)(run.parameters, run.tensor, run.pipeline, copies, run.stage, 32)
     why = plan.why
     assert f"holds {held / 1e9:.1f} GB" in why and f"sends {sent / 1e9:.1f} GB" in why

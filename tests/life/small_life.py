@@ -24,7 +24,8 @@ def shrink(patch: pytest.MonkeyPatch, folder: Path) -> None:
     works = [[replace(work, text=work.text[2000:80_000]) for work in some[:2]] for some in (train, held_out)]
     patch.setattr(shakespeare, "split", lambda: works)
     shape = replace(shakespeare_model.MODEL, vocab_size=600, d_model=16, n_layers=1, n_heads=2, d_ff=16)
-    recipe = replace(shakespeare_model.TRAINING, n_steps=8, warmup=0, checkpoint_every=2, evaluate_every=None)
+    rates = {"learning_rate": 0.03, "muon_learning_rate": 0.06}  # so that eight steps make replies of several kinds
+    recipe = replace(shakespeare_model.TRAINING, **rates, n_steps=8, warmup=0, checkpoint_every=2, evaluate_every=None)
     patch.setattr(shakespeare_model, "MODEL", shape)
     patch.setattr(shakespeare_model, "TRAINING", recipe)
     for name, n in {"_N_SUPERVISED": 100, "_N_COMPARED": 40, "_N_TEST": 10}.items():

@@ -1,4 +1,4 @@
-"""Exercise 04.9: a run that goes on from a checkpoint, and should not show it."""
+"""Exercise 04.10: a run that goes on from a checkpoint, and should not show it."""
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def _going_on(
     share: str = "1 - step / len(batches)",
     result: str = "weights",
 ) -> str:
-    """Return the cell of exercise 04.9 with its steps as given."""
+    """Return the cell of exercise 04.10 with its steps as given."""
     return f'''\
 def go_on(saved, batches, rate):
     """Go on from a checkpoint to the last batch; return the weights of a run that never stopped.
@@ -57,7 +57,7 @@ def go_on(saved, batches, rate):
 
 
 REPAIR_RESUME = Exercise(
-    id="04.9",
+    id="04.10",
     kind="repair",
     title="Going on from a checkpoint",
     section="The model of this course",

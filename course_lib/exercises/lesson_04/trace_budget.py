@@ -1,4 +1,4 @@
-"""Exercise 04.10: the best size of a model for a budget, by hand."""
+"""Exercise 04.11: the best size of a model for a budget, by hand."""
 
 import math
 
@@ -20,7 +20,7 @@ def _searched() -> float:
 
 
 TRACE_BUDGET = Exercise(
-    id="04.10",
+    id="04.11",
     kind="trace",
     title="The best size for a budget",
     section="How large, and how long",

@@ -1,4 +1,4 @@
-"""Exercise 04.7: how alike two texts are that differ in one word, by hand."""
+"""Exercise 04.8: how alike two texts are that differ in one word, by hand."""
 
 from course_lib.exercises.registry import Exercise, Mistake
 
@@ -14,7 +14,7 @@ def _counted() -> float:
 
 
 TRACE_JACCARD = Exercise(
-    id="04.7",
+    id="04.8",
     kind="trace",
     title="One word in thirty",
     section="Data matters",

@@ -1,4 +1,4 @@
-"""Exercise 04.8: what if a passage stands in the training text sixteen times?"""
+"""Exercise 04.9: what if a passage stands in the training text sixteen times?"""
 
 import math
 
@@ -45,7 +45,7 @@ def _measured(
     loss: str = "F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / math.log(2)",
     answer: str = "bits(0) - bits(16)",
 ) -> str:
-    """Return the cell of exercise 04.8 with the loss and the comparison as given."""
+    """Return the cell of exercise 04.9 with the loss and the comparison as given."""
     return f"""\
 {_EXPERIMENT}
 
@@ -61,7 +61,7 @@ saved_bits = {answer}
 
 
 WHAT_IF = Exercise(
-    id="04.8",
+    id="04.9",
     kind="why",
     title="What if a passage is in the training text sixteen times?",
     section="Data matters",

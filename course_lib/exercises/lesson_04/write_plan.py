@@ -1,4 +1,4 @@
-"""Exercise 04.11: what one GPU of many holds, waits and sends."""
+"""Exercise 04.12: what one GPU of many holds, waits and sends."""
 
 from course_lib.exercises.registry import Exercise, Mistake
 
@@ -56,7 +56,7 @@ def _plan(
     sent: str = "rounds * (n_data - 1) / n_data * 2 * own",
     result: str = "held, idle, sent",
 ) -> str:
-    """Return the cell of exercise 04.11 with its steps as given."""
+    """Return the cell of exercise 04.12 with its steps as given."""
     return f"""\
 {_SIGNATURE}    own = {own}
     parts = {parts}  # from which stage on shared out, and bytes
@@ -69,7 +69,7 @@ def _plan(
 
 
 WRITE_PLAN = Exercise(
-    id="04.11",
+    id="04.12",
     kind="write",
     title="A plan for many GPUs",
     section="Many GPUs",

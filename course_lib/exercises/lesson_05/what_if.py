@@ -23,7 +23,7 @@ _EXPERIMENT = """\
 from course_lib.finetuning.forgetting import taught_capitals
 from course_lib.pretraining.memorisation import planted_model
 
-# a small character model of Shakespeare, as in 04.8, and old text that it has never seen
+# a small character model of Shakespeare, as in 04.9, and old text that it has never seen
 planted = planted_model()
 ids = planted.passages[0]  # (passage, position)
 """
