@@ -2,7 +2,8 @@
 
     python benchmarks/pretraining/utilisation.py
 
-Each is trained by the Trainer on what lesson 04 trains on, Muon and AdamW, 1,024 tokens a step. MFU counts the model's own
+Each is trained by the Trainer on what lesson 04 trains on, Muon and AdamW, 1,024 tokens a step in float32, and has neither
+tables nor an induction head. MFU counts the model's own
 operations (arXiv 2204.02311, appendix B) against the largest rate that products of matrices reach on this machine, measured in
 the same run. Prints the table that stands in benchmarks/README.md. Takes a minute.
 """
@@ -14,6 +15,7 @@ import torch
 
 from course_lib.architecture import TransformerLM
 from course_lib.architecture.accounting import step_flops
+from course_lib.devices import matmul_peak
 from course_lib.pretraining import Trainer, shakespeare_model
 
 WIDTHS = 16, 32, 64, 128, 192, 384, 768
@@ -22,12 +24,20 @@ N_STEPS, WARM = 30, 5
 
 def main() -> None:
     prepared, _ = shakespeare_model.trainer()
-    peak = f"{prepared.peak / 1e9:.0f} GFLOP/s"
+    peak = f"{matmul_peak(prepared.device, torch.float32) / 1e9:.0f} GFLOP/s"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; matrix products reach {peak}\n")
     print("| width | weights | GFLOP a step | ms a step | tokens/s | MFU |\n|---|---|---|---|---|---|")
-    recipe = replace(shakespeare_model.TRAINING, n_steps=N_STEPS, evaluate_every=None, checkpoint_every=None)
+    plain = replace(shakespeare_model.MODEL, context_length=128, ngram_rows=None, induction_head=False)
+    recipe = replace(
+        shakespeare_model.TRAINING,
+        n_steps=N_STEPS,
+        batch_size=8,
+        dtype="float32",
+        evaluate_every=None,
+        checkpoint_every=None,
+    )
     for width in WIDTHS:
-        shape = replace(shakespeare_model.MODEL, d_model=width, d_ff=4 * width, n_heads=max(1, width // 32))
+        shape = replace(plain, d_model=width, d_ff=4 * width, n_heads=max(1, width // 32))
         model = TransformerLM(shape).to(prepared.device)
         reports = list(Trainer(model, prepared.train, None, recipe))[WARM:]
         speed = statistics.median(report.tokens_per_second for report in reports)

@@ -68,6 +68,7 @@ def predecessors(n: int, batch: int, n_new: int, n_keys: int, mask: Tensor | Non
     """
     keys = torch.arange(n_keys, device=device)
     own = keys[n_keys - n_new :, None]
+    _check_mask(mask)
     if mask is None:
         return (own - torch.arange(1, n + 1, device=device)).clamp(min=-1).expand(batch, -1, -1)
     may_see = mask.expand(batch, *mask.shape[-3:-2], n_new, n_keys).view(batch, -1, n_new, n_keys)[:, 0]
@@ -144,6 +145,10 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"queries have d_head {q.shape[-1]} but keys {k.shape[-1]}: a dot product needs equal lengths")
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"{q.shape[1]} query heads cannot be shared out evenly over {k.shape[1]} key/value heads")
+    _check_mask(mask)
+
+
+def _check_mask(mask: Tensor | None) -> None:
     if mask is not None and mask.dtype != torch.bool:
         raise TypeError(
             f"mask must be boolean with True = may attend, not {mask.dtype}; write `mask == 1` to convert one"

@@ -120,9 +120,10 @@ class QuantisedLinear(nn.Module):
         """Return rows of the matrix (row, d_in) in float32. RuntimeError for a row that it has not."""
         numbers = self.scales.narrow(1, 0, self.n_rows).index_select(1, indices)
         if indices.is_cuda:
-            lane = torch.arange(len(indices), device=indices.device) * self.lanes + indices % self.lanes
-            near = self.packed.unflatten(0, (-1, self.lanes))[indices // self.lanes].flatten(0, 1)
-            return self._weights(_steps(near, self.lanes)[:, lane].float(), numbers.float()).T
+            tiles, at = (indices // self.lanes).unique(return_inverse=True)
+            near = self.packed.unflatten(0, (-1, self.lanes))[tiles].flatten(0, 1)
+            steps = _steps(near, self.lanes)[:, at * self.lanes + indices % self.lanes]
+            return self._weights(steps.float(), numbers.float()).T
         half = self.lanes // 2
         pairs = _pairs(self.packed, self.lanes)[indices // self.lanes, :, indices % half]
         steps = (pairs >> 4 * (indices // half % 2)[:, None] & 15).T.float() - 8
@@ -145,11 +146,12 @@ class QuantisedLinear(nn.Module):
         Each kind of device has its own layout, in which the matrix is packed anew there. ValueError if one has no kernel.
         """
         scales, packed = self.scales, self.packed
+        n_lanes = _lanes(fn(packed[:0]).device)
         super()._apply(fn, recurse)
         self.scales = fn(scales.view(torch.int16)).view(torch.bfloat16)
         if self.packed.device.type != packed.device.type:
             steps = torch.cat([(_steps(some, self.lanes) + 8).T.to(torch.uint8) for some in packed.split(_AT_ONCE)])
-            self.lanes = _lanes(self.packed.device)
+            self.lanes = n_lanes
             padding = self.n_rows + -self.n_rows % self.lanes - len(steps)  # below 0 where lanes are smaller
             steps = F.pad(steps.to(self.packed.device), (0, 0, 0, padding))
             self.packed = torch.cat([_pack(some) for some in steps.split(_AT_ONCE)])
@@ -262,6 +264,8 @@ def quantise(model: TransformerLM, bits: Literal[4, 8] = 8, group: int = 32) -> 
 
 def assemble(config: TransformerConfig, weights: Mapping[str, Tensor]) -> TransformerLM:
     """Return a model for inference of `weights` by their names, as `QuantisedLinear.state_dict` has them where they are packed.
+
+    Packed ones stay on the kind of device that packed them: move the model, not its tensors.
 
     Nothing is copied but what is not float32. ValueError for a weight that has no place.
     """

@@ -74,9 +74,7 @@ class TransformerConfig:
     scaled_embeddings: bool = False  # times √d_model (arXiv 1706.03762, section 3.4), to match sinusoids in size
     embedding_norm: bool = False  # a norm behind the embeddings, as in BERT
     ngram_rows: int | None = None  # of the table of vectors for the last two tokens, and as many for the last three
-    induction_head: bool = (
-        False  # in the last layer: the first head looks for the token before (see `MultiHeadAttention`)
-    )
+    induction_head: bool = False  # in the last layer, see `MultiHeadAttention`
     tied_embeddings: bool = True  # the unembedding is the embedding matrix, read the other way (arXiv 1608.05859)
     dropout: float = 0.0  # of the embeddings and of what sublayers add (arXiv 1706.03762, section 5.4)
 
@@ -170,9 +168,8 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int, *, causal: bool, cross_attention: bool):
         super().__init__()
         self.is_causal = causal
-        self.attention = _attention(
-            config, config.window_of(layer), config.induction_head and layer == config.n_layers - 1
-        )
+        induction_head = config.induction_head and layer == config.n_layers - 1
+        self.attention = _attention(config, config.window_of(layer), induction_head)
         self.attention_residual = Residual(config)
         self.cross_attention = _attention(config) if cross_attention else None
         self.cross_attention_residual = Residual(config) if cross_attention else None

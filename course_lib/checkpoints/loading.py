@@ -51,9 +51,10 @@ def load(
     if weights == "stored" and _can_stay_packed(source, device, wanted):
         folder = convert(str(source), thorough=False, n_lanes=lanes())
         try:
-            return assemble(*read_converted(folder)).to(device), load_tokenizer(folder)
+            model, tokenizer = assemble(*read_converted(folder)), load_tokenizer(folder)
         except (KeyError, AttributeError, ArithmeticError, RuntimeError) as error:  # damaged, and of the same size
             raise ValueError(f"{folder} is damaged ({error!r}); delete it, and it is made anew") from None
+        return model.to(device), tokenizer
     if str(source) in MODELS:
         folder = convert(str(source), thorough=False)
         config, tensors = read_converted(folder)

@@ -182,7 +182,11 @@ def value_norms(model: TransformerLM, ids: Tensor) -> Tensor:
     """Return the length of every value vector as float32 (layer, kv_head, key), for `ids` (key,)."""
     cache = model.new_cache(1, len(ids))
     model.residual(ids[None].to(model.device), cache)
-    return torch.stack([layer.values[0].float().norm(dim=-1) for layer in cache]).cpu()
+    # an induction head's layer holds a head more, and behind all layers a model of n-grams keeps the ids
+    layers = zip(cache, model.blocks, strict=False)
+    return torch.stack(
+        [layer.values[0, : block.attention.n_kv_heads].float().norm(dim=-1) for layer, block in layers]
+    ).cpu()
 
 
 @torch.inference_mode()

@@ -55,7 +55,7 @@ def trainer() -> tuple[Trainer, Tokenizer]:
 
 
 def pretrained() -> tuple[TransformerLM, Tokenizer]:
-    """Return the trained model, ready for use, and its tokenizer; if need be it is trained first, in some two minutes."""
+    """Return the trained model, ready for use, and its tokenizer; if need be it is trained first, in some three minutes."""
     run, tokenizer = trainer()
     for _ in run:
         pass

@@ -29,6 +29,7 @@ CONFIGS = {
     "ALiBi": {"positions": "alibi", "feed_forward": "gelu"},
     "squared ReLU": {"qk_norm": "head", "feed_forward": "relu2"},
     "no positions": {"positions": "none", "n_kv_heads": 2},
+    "an induction head": {"induction_head": True, "n_kv_heads": 2},
 }
 
 

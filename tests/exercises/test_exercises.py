@@ -31,9 +31,9 @@ def each_value_made_once():
     def remembered(exercise, source):
         if exercise.inputs is not no_inputs:
             return run(exercise, source)
-        if source not in known:
-            known[source] = run(exercise, source)
-        return known[source]
+        if (exercise.id, source) not in known:
+            known[exercise.id, source] = run(exercise, source)
+        return known[exercise.id, source]
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Exercise, "run", remembered)

@@ -36,7 +36,7 @@ def test_explanation_of_03_8_says_what_is_measured():
     assert whole + rises[0] > math.log2(49_152)  # worse than guessing blindly
 
 
-def test_explanation_of_04_8_says_what_is_measured():
+def test_explanation_of_04_9_says_what_is_measured():
     why, unseen = find("04.9").why, bits_a_character(0)
     saved = [unseen - bits_a_character(times) for times in (1, 4, 16)]
     assert "about 2.9 bits a character" in why

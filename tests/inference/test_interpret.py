@@ -1,5 +1,7 @@
 """Attention maps and switched-off heads, against the model's own layers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -117,6 +119,11 @@ def test_value_norms_are_the_lengths_of_the_projected_values(model, ids):
     norms = value_norms(model, ids)
     assert norms.shape == (3, 2, 9)
     torch.testing.assert_close(norms[2], values[0].unflatten(-1, (2, 4)).norm(dim=-1).T)
+
+
+def test_value_norms_are_of_the_heads_alone_whatever_else_a_cache_holds(ids):
+    model = TransformerLM(replace(CONFIG, ngram_rows=7, induction_head=True)).eval()
+    assert value_norms(model, ids).shape == (3, 2, 9)
 
 
 def test_largest_tensor_counts_bytes():

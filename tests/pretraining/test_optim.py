@@ -180,6 +180,8 @@ def test_every_weight_of_a_model_has_one_optimizer():
     decays = {names[w]: group["weight_decay"] for group in adamw.param_groups for w in group["params"]}
     assert decays.keys() == set(names.values()) - expected
     assert {name for name, decay in decays.items() if decay} == {"embedding.weight"}
+    rates = {names[w]: group["lr"] for group in adamw.param_groups for w in group["params"]}
+    assert rates.pop("ngrams.table") == 0.0005 and set(rates.values()) == {0.001}
     (alone,) = for_model(model, learning_rate=0.001, muon_learning_rate=None, weight_decay=0.1)
     assert sum(len(group["params"]) for group in alone.param_groups) == len(names) - 1
 

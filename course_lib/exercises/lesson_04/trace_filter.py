@@ -20,7 +20,7 @@ TRACE_FILTER = Exercise(
     answer="repeated",
     results=("repeated",),
     expected=_measured,
-    tolerance=0.002,
+    tolerance=0.01,
     stub="""\
 # A page is an article of 10 different lines, 60 characters each, and "Read more" six times, on
 # lines of its own. Gopher's filter throws a page out if more than 0.3 of its lines repeat an
@@ -35,7 +35,7 @@ repeated = 5 / 16
     "six links under a good article. A second rule, on the share of *characters* in repeated lines, would keep it: 45 of 654, "
     "or 7 %, where 20 % are allowed. Each rule throws out what another keeps, so each has to be looked at with pages that it "
     "alone throws out. C4 also cuts single lines, those that do not end in a full stop or another mark: the links would go, "
-    "and the article would stay.",
+    "and of the article the lines that end so would stay.",
     hints=(
         "How many lines has the page? How many of them say what an earlier line has said?",
         "The first “Read more” repeats nothing: no line before it says that.",
