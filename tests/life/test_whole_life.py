@@ -26,7 +26,7 @@ def numbers(card: str, name: str) -> list[float]:
 
 def test_it_predicts_plays_and_forgets_some_of_that(card):
     (first,), (second,), (third,) = (numbers(card, name) for name in ("pretraining", "supervised", "reinforcement"))
-    assert 2 < first < 2.2 and first < second < third < 3
+    assert 1.8 < first < 1.93 and first < second < third < 3  # 1.93: a compressor that counts bytes
 
 
 def test_the_reward_model_expects_more_choices_than_chance(card):
