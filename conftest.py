@@ -5,13 +5,35 @@ from collections.abc import Iterator
 
 import nbformat
 import pytest
-from nbval.plugin import IPyNbCell
+from nbval.plugin import IPyNbCell, IPyNbFile
 from pictures import AKIN, ALIKE, pictures_of, wrong_outputs
 from store_notebooks import exercise_of
 
 from course_lib.exercises import find
 
 os.environ["COURSE_DEVICE"] = "cpu"  # stored outputs were computed there; kernels inherit it
+
+
+_next_message = IPyNbFile.get_kernel_message
+
+
+def _next_message_or_update(file: IPyNbFile, *arguments, **options) -> dict:
+    """Return the kernel's next message. One that changes what is shown already, which nbval passes over, changes it here.
+
+    So a run that is made in the cell leaves the same outputs as one that was found in the cache.
+    """
+    message = _next_message(file, *arguments, **options)
+    content = message["content"]
+    shown, name = vars(file).setdefault("shown", {}), content.get("transient", {}).get("display_id")
+    if message["msg_type"] == "display_data":
+        shown[name] = content["data"] = nbformat.from_dict(content["data"])  # as nbval keeps it, and not a copy
+    if message["msg_type"] == "update_display_data":
+        shown[name].clear()
+        shown[name].update(nbformat.from_dict(content["data"]))
+    return message
+
+
+IPyNbFile.get_kernel_message = _next_message_or_update
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
