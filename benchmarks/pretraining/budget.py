@@ -5,10 +5,10 @@
 Both train on the works that lesson 04 trains on and are measured on the plays that it holds out, in bits per byte, the unit in
 which a model of characters and one of longer tokens can be compared. The course's recipe makes all its steps and says how long
 they took, with three seeds. nanoGPT's gets the seconds of the first, and its learning rate falls over them as it does over its
-own 2,000 steps. Ours computes in bfloat16 where the processor does, nanoGPT's in float32, as it does on a
-CPU. Only steps are timed. PPMd and xz, which are compressors, read the same text (see compressors.py); PPMd goes on
-counting while it reads a play, so it is measured on short pieces too. Prints the table and draws the figure of
-benchmarks/README.md. Takes a quarter of an hour on two free cores.
+own 2,000 steps. Ours computes in bfloat16 where the processor does, nanoGPT's in float32, as it does on a CPU. Only steps are
+timed. PPMd and xz, which are compressors, read the same text (see compressors.py); PPMd goes on counting while it reads a play,
+so it is measured on short pieces too. Prints the table and draws the figure of benchmarks/README.md. Takes a quarter of an hour
+on two free cores.
 """
 
 import time

@@ -73,10 +73,8 @@ class Block(nn.Module):
 class NanoGPT(nn.Module):
     def __init__(self, vocab_size: int):
         super().__init__()
-        self.config, self.device = (
-            SimpleNamespace(vocab_size=vocab_size),
-            torch.device("cpu"),
-        )  # `evaluate` asks for both
+        self.config = SimpleNamespace(vocab_size=vocab_size)  # `evaluate` asks for it, and for the device
+        self.device = torch.device("cpu")
         self.embedding = nn.Embedding(vocab_size, D_MODEL)  # and, read the other way, the unembedding
         self.position_embedding = nn.Embedding(CONTEXT_LENGTH, D_MODEL)
         self.dropout = nn.Dropout(DROPOUT)

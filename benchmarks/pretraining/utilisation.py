@@ -3,9 +3,9 @@
     python benchmarks/pretraining/utilisation.py
 
 Each is trained by the Trainer on what lesson 04 trains on, Muon and AdamW, 1,024 tokens a step in float32, and has neither
-tables nor an induction head. MFU counts the model's own
-operations (arXiv 2204.02311, appendix B) against the largest rate that products of matrices reach on this machine, measured in
-the same run. Prints the table that stands in benchmarks/README.md. Takes a minute.
+tables nor an induction head. MFU counts the model's own operations (arXiv 2204.02311, appendix B) against the largest rate that
+products of matrices reach on this machine, measured in the same run. Prints the table of benchmarks/README.md. Takes
+a minute.
 """
 
 import statistics
