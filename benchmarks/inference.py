@@ -26,7 +26,7 @@ from course_lib.corpora import shakespeare
 from course_lib.devices import lanes, pick_device
 from course_lib.inference import generate
 
-ROUNDS, NEW_TOKENS, PREFILL, HELD_OUT = 7, 64, 512, 4096
+ROUNDS, NEW_TOKENS, PREFILL, HELD_OUT = 15, 64, 512, 4096
 IDS = torch.randint(1000, 40_000, (1, PREFILL), generator=torch.Generator().manual_seed(0))
 PROMPT = IDS[:, :1]  # one token, so that only decoding is timed
 

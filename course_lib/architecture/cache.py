@@ -56,9 +56,3 @@ class KVCache:
         part = copy.copy(self)
         part.keys_values, part.length = self.keys_values[:, rows, :, columns], length
         return part
-
-    def append_one(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one position's keys and values, together (2, batch, kv_head, d_head), and return what `append` returns."""
-        self.keys_values.select(3, self.length).copy_(keys_values)
-        self.length += 1
-        return self.keys_values.narrow(3, 0, self.length).unbind()

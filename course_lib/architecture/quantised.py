@@ -26,7 +26,6 @@ __all__ = ["QuantisedEmbedding", "QuantisedLinear", "assemble", "quantise"]
 
 _FEW = 64  # vectors for which the packed product is faster than to write the matrix out first
 _PACKED = ".packed"  # ends the name of a matrix' bytes
-_BITS_OF_128 = 0x4300  # of 128 in bfloat16; 128 + q are these | q, for q up to 15
 _TILES = 2  # of 16 columns, which a thread of a GPU reads at once
 _AT_ONCE = 4096  # rows that are packed or written out at once: whole lanes, and little memory
 
@@ -118,16 +117,15 @@ class QuantisedLinear(nn.Module):
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows of the matrix (row, d_in) in float32. RuntimeError for a row that it has not."""
-        numbers = self.scales.narrow(1, 0, self.n_rows).index_select(1, indices)
+        numbers = self.scales.narrow(1, 0, self.n_rows).index_select(1, indices).float()
         if indices.is_cuda:
             tiles, at = (indices // self.lanes).unique(return_inverse=True)
             near = self.packed.unflatten(0, (-1, self.lanes))[tiles].flatten(0, 1)
-            steps = _steps(near, self.lanes)[:, at * self.lanes + indices % self.lanes]
-            return self._weights(steps.float(), numbers.float()).T
+            return self._weights(_steps(near, self.lanes)[:, at * self.lanes + indices % self.lanes], numbers).T
         half = self.lanes // 2
         pairs = _pairs(self.packed, self.lanes)[indices // self.lanes, :, indices % half]
-        steps = (pairs >> 4 * (indices // half % 2)[:, None] & 15).T.float() - 8
-        return self._weights(steps, numbers.float()).T
+        shifts = ((indices & half) // (half // 4)).to(torch.uint8)
+        return self._weights((pairs >> shifts[:, None] & 15).T, numbers).T
 
     def _columns(self, start: int) -> Tensor:
         """Return `_AT_ONCE` rows from `start` on, as columns (d_in, row)."""
@@ -135,10 +133,15 @@ class QuantisedLinear(nn.Module):
         return self._weights(_steps(self.packed[some], self.lanes), self.scales[:, some])
 
     def _weights(self, steps: Tensor, numbers: Tensor) -> Tensor:
-        """Return weights (d_in, row) of q − 8 (column, row), and scale and middle (group, row, 2)."""
+        """Return weights (d_in, row) of q (column, row) in 0 … 15, and scale and middle (group, row, 2)."""
+        if self.bits == 8:  # of high halves, then low ones, whose scale is that of the whole
+            high, low = steps.chunk(2)
+            whole = (high << 4 | low).bitwise_xor_(128).view(torch.int8)  # from 0 … 255 to −128 … 127
+            scale = numbers[len(numbers) // 2 :, None, :, 0].contiguous()
+            return (whole.to(scale.dtype).unflatten(0, (len(scale), -1)) * scale).flatten(0, 1)
         scale, middle = (part[:, None].contiguous() for part in numbers.unbind(-1))
-        weights = torch.addcmul(middle, steps.unflatten(0, (len(scale), -1)), scale).flatten(0, 1)
-        return weights if self.bits == 4 else weights.unflatten(0, (2, -1)).sum(dim=0)
+        around = (steps.view(torch.int8) - 8).to(scale.dtype)
+        return torch.addcmul(middle, around.unflatten(0, (len(scale), -1)), scale).flatten(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantisedLinear":
         """Move what the module holds, as `to` and `float` ask; scales stay bfloat16, whatever the model becomes.
@@ -150,7 +153,7 @@ class QuantisedLinear(nn.Module):
         super()._apply(fn, recurse)
         self.scales = fn(scales.view(torch.int16)).view(torch.bfloat16)
         if self.packed.device.type != packed.device.type:
-            steps = torch.cat([(_steps(some, self.lanes) + 8).T.to(torch.uint8) for some in packed.split(_AT_ONCE)])
+            steps = torch.cat([_steps(some, self.lanes).T for some in packed.split(_AT_ONCE)])
             self.lanes = n_lanes
             padding = self.n_rows + -self.n_rows % self.lanes - len(steps)  # below 0 where lanes are smaller
             steps = F.pad(steps.to(self.packed.device), (0, 0, 0, padding))
@@ -195,15 +198,14 @@ def _multiply(x: Tensor, packed: Tensor, group: int, scales: Tensor) -> Tensor:
 
 
 def _steps(packed: Tensor, n_lanes: int) -> Tensor:
-    """Return q − 8 (column, row) in bfloat16 of what `_pack` gave."""
+    """Return q (column, row) in uint8 of what `_pack` gave."""
     n_rows, n_columns = len(packed), 2 * packed.shape[1]
-    if packed.is_cuda:  # times the identity, with a scale of 1 and a middle of 0
+    if packed.is_cuda:  # q − 8, times the identity, with a scale of 1 and a middle of 8
         one = torch.ones(n_columns // 32, n_rows, 1, dtype=torch.bfloat16, device=packed.device)
         identity = torch.eye(n_columns, dtype=torch.bfloat16, device=packed.device)
-        return _multiply(identity, packed, 32, torch.cat([one, 0 * one], dim=2))
-    pairs = _pairs(packed, n_lanes).transpose(0, 1).to(torch.int16)
-    steps = torch.stack([pairs & 15, pairs >> 4], dim=2).flatten(1)
-    return steps.bitwise_or_(_BITS_OF_128).view(torch.bfloat16) - 136  # (128 + q) − 136
+        return _multiply(identity, packed, 32, torch.cat([one, 8 * one], dim=2)).to(torch.uint8)
+    pairs = _pairs(packed, n_lanes).transpose(0, 1).contiguous()
+    return torch.stack([pairs & 15, pairs >> 4], dim=2).flatten(1)
 
 
 def _pairs(packed: Tensor, n_lanes: int) -> Tensor:

@@ -50,13 +50,14 @@ class FusedStep:
         # √(x · x + d_model · ε), which RMSNorm divides by, is the length of x with √(d_model · ε) behind it
         self.stream = torch.full((config.d_model + 1,), (config.d_model * config.norm_eps) ** 0.5, **options)
         self.normal = torch.empty(config.d_model, **options)
-        # queries, keys and values lie as (head, half, d_head / 2); values turn too, by an angle of 0: one operation for all
+        # queries, keys and values lie as (head, half, d_head / 2); values get a cosine of 1: one operation for all
         halves = (n_heads + 2 * n_kv_heads, 2, d_head // 2)
         self.qkv, self.turned = torch.empty(halves, **options), torch.empty(halves, **options)
-        self.cosines, self.sines = torch.ones(halves, **options), torch.zeros(halves, **options)
+        self.cosines = torch.ones(halves, **options)
         self.scale = torch.ones(n_heads + n_kv_heads, 1, 1, **options)  # of scores, already on the queries
         self.scale[:n_heads] = d_head**-0.5
         self.up = torch.empty(2 * config.d_ff, **options)
+        self.addend = torch.empty(1, config.d_model, **options)
         self.token = torch.empty(1, dtype=torch.long, device=model.device)
         heads = self.turned.view(1, -1, d_head)
         self.queries = heads[0, :n_heads].view(n_kv_heads, -1, d_head)  # those that share a key are its queries
@@ -66,18 +67,20 @@ class FusedStep:
         options["dtype"] = torch.bfloat16 if is_packed else model.dtype
         self.inputs = torch.empty(config.d_model, **options)
         self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)
-        self.layers = [(*self._layer(block), layer) for block, layer in zip(model.blocks, cache, strict=True)]
+        memories = [layer.keys_values for layer in cache]
+        views = [(memory, memory[0, 0].transpose(1, 2), memory[1, 0]) for memory in memories]
+        self.layers = [(*self._layer(block), *view) for block, view in zip(model.blocks, views, strict=True)]
 
-    def _layer(self, block: Block) -> tuple[Tensor | Callable, ...]:
-        """Return the weights of its norms, and its products, which read from a buffer and write to one."""
-        attention, feed_forward, stream = block.attention, block.feed_forward, self.stream[:-1]
+    def _layer(self, block: Block) -> tuple[Tensor | Callable[[], Tensor], ...]:
+        """Return the weights of its norms, and its products with what lies in the buffers."""
+        attention, feed_forward = block.attention, block.feed_forward
         return (
             _norm_weight(block.attention_residual.input_norm),
-            _into(attention.qkv, self.inputs, self.qkv.view(-1)),
-            _onto(attention.output, self.mixed, stream),
+            _product(attention.qkv, self.inputs),
+            _product(attention.output, self.mixed),
             _norm_weight(block.feed_forward_residual.input_norm),
-            _into(feed_forward.up, self.inputs, self.up),
-            _onto(feed_forward.down, self.hidden, stream),
+            _product(feed_forward.up, self.inputs),
+            _product(feed_forward.down, self.hidden),
         )
 
     @staticmethod
@@ -100,43 +103,36 @@ class FusedStep:
         """
         start, n_turned = self.cache[0].length, self.n_turned
         self.cosines[:n_turned] = self.cos[start] * self.scale
-        sines = self.sin[start] * self.scale
-        self.sines[:n_turned] = torch.cat([-sines, sines], dim=1)
+        sines = self.sin[start] * self.scale[:, 0]
         stream, inputs, hidden, mixed = self.stream, self.inputs, self.hidden, self.mixed.view_as(self.queries)
-        heads, turned, cosines, sines = self.qkv, self.turned, self.cosines, self.sines
-        gate, value = self.up.chunk(2)
+        qkv, turned, cosines, queries, new = self.qkv, self.turned, self.cosines, self.queries, self.new
+        (left, right), (turned_left, turned_right) = (heads[:n_turned].unbind(1) for heads in (qkv, turned))
+        qkv_row, up_row, (gate, value) = qkv.view(1, -1), self.up[None], self.up.chunk(2)
         x = stream[:-1].copy_(self.model.embedding(self.token.fill_(token))[0])
-        for norm, to_qkv, output, ff_norm, to_up, down, cache in self.layers:
+        row, addend = x[None], self.addend
+        for norm, to_qkv, output, ff_norm, to_up, down, memory, keys, values in self.layers:
             # RMSNorm: what it divides by is one number, and may as well divide the product
             torch.mul(x, norm, out=inputs)
-            to_qkv(torch.linalg.vector_norm(stream))
-            torch.mul(heads, cosines, out=turned).addcmul_(heads.flip(1), sines)
-            keys, values = cache.append_one(self.new)
-            weights = torch.bmm(self.queries, keys[0].transpose(1, 2)).softmax(dim=-1)
-            mixed.copy_(torch.bmm(weights, values[0]))
-            output()
+            qkv_row.copy_(to_qkv()).div_(torch.linalg.vector_norm(stream))
+            torch.mul(qkv, cosines, out=turned)
+            turned_left.addcmul_(right, sines, value=-1)
+            turned_right.addcmul_(left, sines)
+            memory.select(3, start).copy_(new)
+            weights = torch.bmm(queries, keys.narrow(2, 0, start + 1)).softmax(dim=-1)
+            mixed.copy_(torch.bmm(weights, values.narrow(1, 0, start + 1)))
+            row.add_(addend.copy_(output()))  # twice as fast as a sum of two dtypes
             torch.mul(x, ff_norm, out=inputs)
-            to_up(torch.linalg.vector_norm(stream))
+            up_row.copy_(to_up()).div_(torch.linalg.vector_norm(stream))
             torch.mul(F.silu(gate, inplace=True), value, out=hidden)
-            down()
+            row.add_(addend.copy_(down()))
+        for layer in self.cache:
+            layer.length = start + 1
         return torch.mul(x, self.final_norm, out=self.normal).div_(torch.linalg.vector_norm(stream))
 
 
-def _into(matrix: nn.Linear | QuantisedLinear, x: Tensor, out: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function of a number that writes the matrix' product with what lies in `x`, divided by it, into `out`."""
-    if isinstance(matrix, QuantisedLinear):
-        product, row = matrix.bound(x[None]), out[None]
-        return lambda number: row.copy_(product()).div_(number)
-    weight = matrix.weight
-    return lambda number: torch.mv(weight, x, out=out).div_(number)
-
-
-def _onto(matrix: nn.Linear | QuantisedLinear, x: Tensor, stream: Tensor) -> Callable[[], Tensor]:
-    """Return a function that adds the matrix' product with what lies in `x` to the `stream`."""
-    if isinstance(matrix, QuantisedLinear):
-        product, row, copy = matrix.bound(x[None]), stream[None], torch.empty_like(stream[None])
-        return lambda: row.add_(copy.copy_(product()))  # twice as fast as a sum of two dtypes
-    return partial(stream.addmv_, matrix.weight, x)
+def _product(matrix: nn.Linear | QuantisedLinear, x: Tensor) -> Callable[[], Tensor]:
+    """Return a function that returns the matrix' product with what lies in `x` when it is called."""
+    return matrix.bound(x[None]) if isinstance(matrix, QuantisedLinear) else partial(torch.mv, matrix.weight, x)
 
 
 def _norm_weight(norm: RMSNorm) -> Tensor:

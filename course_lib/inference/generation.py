@@ -67,10 +67,11 @@ class Sampling:
         what is drawn depends on a row's own numbers alone. FloatingPointError if logits are NaN or infinite, as those of a
         model are whose training has diverged.
         """
-        if not logits.max().isfinite():  # of numbers of which one is NaN, it is the largest
+        largest = logits.argmax(dim=-1, keepdim=True)  # of numbers of which one is NaN, that one
+        if not logits.gather(-1, largest).isfinite().all():
             raise FloatingPointError("the model's logits are no numbers")
         if self.temperature == 0:
-            return logits.argmax(dim=-1)
+            return largest[:, 0]
         probabilities = self.probabilities(logits)
         ends = probabilities.cumsum(dim=-1)
         # 1 − noise is never 0, so it falls on no part of length 0; the last end, a rounded sum, may not be quite 1
