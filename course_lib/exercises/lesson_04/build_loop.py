@@ -131,7 +131,7 @@ def train(model, optimizer, batches, n_parts, clip, schedule):
 
     batches: a list of ids and targets, (row, position) each. A batch's loss is the mean over all
     its targets but those of -100, before its step. Its rows go through in n_parts parts, as
-    `chunk` makes them, so that only one part's activations are in memory at a time. A gradient
+    `chunk` makes them, so that only what one part computes is in memory at a time. A gradient
     longer than clip, that of all weights together, is shortened to it. schedule(step), counted
     from 0, is the factor of the learning rate, or rates: each of optimizer.param_groups, a list of
     dictionaries, has its own "lr". model(ids) gives logits (row, position, vocab).
