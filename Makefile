@@ -27,6 +27,7 @@ notebooks: .venv/installed-test  ## run every notebook whole, store it with its 
 bench: .venv/installed-bench  ## compare with peers, side by side; the tables stand in benchmarks/README.md
 	$(BIN)/python benchmarks/inference.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/attention_views.py
+	$(BIN)/python benchmarks/long_context.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/lessons.py
 	$(BIN)/python benchmarks/pretraining/speed.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/pretraining/kills.py

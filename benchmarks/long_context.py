@@ -1,4 +1,4 @@
-"""What a long context is worth to SmolLM2, which was trained on texts of up to 8,192 tokens, and what is lost beyond.
+"""What a long context is worth to SmolLM2, whose configuration allows 8,192 tokens, and what is lost beyond.
 
     python benchmarks/long_context.py
 
@@ -19,7 +19,6 @@ from course_lib.corpora import shakespeare
 PLAYS = ("hamlet", "lear", "othello", "coriolanus")
 CONTEXTS = (32, 128, 512, 2048, 8192, 12_288)
 N_PREDICTED = 512
-TRAINED = 8192
 AT_ONCE = 512
 """Tokens that the model reads at once: the weights of attention of more would fill the memory."""
 
@@ -44,8 +43,8 @@ def main() -> None:
     print("the plays of the difference from the row above\n")
     print("| tokens before | θ | loss | difference |\n|---|---|---|---|")
     above = None
-    for context, factor in [*((context, 1) for context in CONTEXTS), (TRAINED, 2), (CONTEXTS[-1], 2)]:
-        model.config = replace(trained, context_length=2 * TRAINED, rope_theta=factor * trained.rope_theta)
+    for context, factor in [*((context, 1) for context in CONTEXTS), (CONTEXTS[-1], 2)]:
+        model.config = replace(trained, context_length=2 * CONTEXTS[-1], rope_theta=factor * trained.rope_theta)
         last = CONTEXTS[-1] + N_PREDICTED
         means = [losses(model, ids[last - context - N_PREDICTED : last]).mean().item() for ids in plays]
         change = ""
