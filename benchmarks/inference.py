@@ -1,7 +1,7 @@
 """SmolLM2-135M in float32 beside `transformers`, as stored beside llama.cpp: one file, one run, round by round in turn.
 
 Each side has a process of its own: in a shared one it hangs on what the other side freed whether memory is at hand or costs
-page faults, and a prefill varies by a tenth. Prints the tables of benchmarks/README.md, in four minutes on two cores.
+page faults, and a prefill varies by a tenth. Prints the tables of benchmarks/README.md, in some ten minutes on two cores.
 `llama-cpp-python` comes with the extra `bench`, built from source in some minutes.
 """
 

@@ -140,17 +140,18 @@ def show_tokens(pieces: Sequence[str], ids: Sequence[int]) -> HTML:
 
 
 def show_table(columns: Mapping[str, Sequence[object]], rows: Sequence[str]) -> HTML:
-    """Return a table with a heading for each of `columns`; what differs from most of its row is set in bold."""
+    """Return a table with a heading for each of `columns`; what differs from what is usual in a row is set in bold."""
 
-    def cell(value: object, usual: object) -> str:
+    def cell(value: object, is_odd: bool) -> str:
         text = "–" if value is None or value is False else "yes" if value is True else escape(str(value))
-        return f"<td style='text-align: center'>{text if value == usual else f'<b>{text}</b>'}</td>"
+        return f"<td style='text-align: center'>{f'<b>{text}</b>' if is_odd else text}</td>"
 
     head = "".join(f"<th style='text-align: center'>{escape(name)}</th>" for name in columns)
     body = []
     for row, *values in zip(rows, *columns.values(), strict=True):
         usual = max(values, key=values.count)
-        body.append(f"<tr><th>{escape(row)}</th>{''.join(cell(value, usual) for value in values)}</tr>")
+        odd = [values.count(usual) > 1 and value != usual for value in values]
+        body.append(f"<tr><th>{escape(row)}</th>{''.join(map(cell, values, odd))}</tr>")
     return HTML(f"<table style='font-size: 14px'><tr><th></th>{head}</tr>{''.join(body)}</table>")
 
 

@@ -133,7 +133,7 @@ class QuantisedLinear(nn.Module):
         return self._weights(_steps(self.packed[some], self.lanes), self.scales[:, some])
 
     def _weights(self, steps: Tensor, numbers: Tensor) -> Tensor:
-        """Return weights (d_in, row) of q (column, row) in 0 … 15, and scale and middle (group, row, 2)."""
+        """Return weights (d_in, row) of q (column, row) in 0 … 15, uint8, and scale and middle (group, row, 2)."""
         if self.bits == 8:  # of high halves, then low ones, whose scale is that of the whole
             high, low = steps.chunk(2)
             whole = (high << 4 | low).bitwise_xor_(128).view(torch.int8)  # from 0 … 255 to −128 … 127

@@ -36,7 +36,7 @@ _MODULES = {
 class FusedStep:
     """Continue one sequence token by token, on `cache` as `TransformerLM.new_cache(1, …)` makes it; gradients are off.
 
-    Matrices are read where they lie, the weights of norms copied: make a new step after changing any.
+    Matrices are read where they lie, the weights of norms copied: make a new step after changing any, or the memory of `cache`.
     """
 
     def __init__(self, model: TransformerLM, cache: list[KVCache]):
@@ -57,13 +57,14 @@ class FusedStep:
         self.scale = torch.ones(n_heads + n_kv_heads, 1, 1, **options)  # of scores, already on the queries
         self.scale[:n_heads] = d_head**-0.5
         self.up = torch.empty(2 * config.d_ff, **options)
-        self.addend = torch.empty(1, config.d_model, **options)
         self.token = torch.empty(1, dtype=torch.long, device=model.device)
         heads = self.turned.view(1, -1, d_head)
         self.queries = heads[0, :n_heads].view(n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
         # what the matrices are multiplied with; packed ones take it in bfloat16
         is_packed = isinstance(model.blocks[0].attention.qkv, QuantisedLinear)
+        # a sum of two dtypes takes twice as long as a copy and a sum
+        self.widen = torch.empty(1, config.d_model, **options).copy_ if is_packed else nn.Identity()
         options["dtype"] = torch.bfloat16 if is_packed else model.dtype
         self.inputs = torch.empty(config.d_model, **options)
         self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)
@@ -109,7 +110,7 @@ class FusedStep:
         (left, right), (turned_left, turned_right) = (heads[:n_turned].unbind(1) for heads in (qkv, turned))
         qkv_row, up_row, (gate, value) = qkv.view(1, -1), self.up[None], self.up.chunk(2)
         x = stream[:-1].copy_(self.model.embedding(self.token.fill_(token))[0])
-        row, addend = x[None], self.addend
+        row, widen = x[None], self.widen
         for norm, to_qkv, output, ff_norm, to_up, down, memory, keys, values in self.layers:
             # RMSNorm: what it divides by is one number, and may as well divide the product
             torch.mul(x, norm, out=inputs)
@@ -120,11 +121,11 @@ class FusedStep:
             memory.select(3, start).copy_(new)
             weights = torch.bmm(queries, keys.narrow(2, 0, start + 1)).softmax(dim=-1)
             mixed.copy_(torch.bmm(weights, values.narrow(1, 0, start + 1)))
-            row.add_(addend.copy_(output()))  # twice as fast as a sum of two dtypes
+            row.add_(widen(output()))
             torch.mul(x, ff_norm, out=inputs)
             up_row.copy_(to_up()).div_(torch.linalg.vector_norm(stream))
             torch.mul(F.silu(gate, inplace=True), value, out=hidden)
-            row.add_(addend.copy_(down()))
+            row.add_(widen(down()))
         for layer in self.cache:
             layer.length = start + 1
         return torch.mul(x, self.final_norm, out=self.normal).div_(torch.linalg.vector_norm(stream))

@@ -64,14 +64,13 @@ class Sampling:
         """Return the token ids (row,) that `noise` (row,), numbers from [0, 1), draws from `logits` (row, vocab).
 
         The probabilities lie side by side on a line of length 1, and the token is picked on whose part the number falls. So
-        what is drawn depends on a row's own numbers alone. FloatingPointError if logits are NaN or infinite, as those of a
-        model are whose training has diverged.
+        what is drawn depends on a row's own numbers alone. FloatingPointError if a row's largest logit is NaN or infinite, as
+        those of a model are whose training has diverged.
         """
-        largest = logits.argmax(dim=-1, keepdim=True)  # of numbers of which one is NaN, that one
-        if not logits.gather(-1, largest).isfinite().all():
+        if not logits.amax(dim=-1).isfinite().all():  # of numbers of which one is NaN, it is the largest
             raise FloatingPointError("the model's logits are no numbers")
         if self.temperature == 0:
-            return largest[:, 0]
+            return logits.argmax(dim=-1)
         probabilities = self.probabilities(logits)
         ends = probabilities.cumsum(dim=-1)
         # 1 − noise is never 0, so it falls on no part of length 0; the last end, a rounded sum, may not be quite 1

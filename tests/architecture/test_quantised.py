@@ -93,6 +93,12 @@ def test_more_rows_than_are_written_out_at_once_are_all_there():
             look_up(torch.tensor([out]))
 
 
+def test_every_byte_is_a_weight_of_its_own():
+    steps, scale = torch.arange(-128, 128, dtype=torch.int32).expand(64, 256), torch.full((64, 8), 0.5)
+    rows = QuantisedLinear.of_bytes(steps, scale).rows(torch.arange(64))
+    assert torch.equal(rows, steps / 2)
+
+
 def test_a_group_of_equal_weights_stays_what_it_is():
     weight = torch.full((64, 32), 0.5)
     weight[0] = 0
@@ -107,9 +113,11 @@ def test_the_kernel_of_other_processors_lays_rows_out_as_expected():
 import torch
 from course_lib.architecture.quantised import QuantisedLinear
 from course_lib.devices import lanes, pick_device
-matrix = QuantisedLinear.of(torch.randn(100, 64), 4, 32)
-x = torch.randn(2, 64)
-assert (matrix(x) - x @ matrix.rows(torch.arange(100)).T).abs().max() < 0.3
+for bits in (4, 8):
+    matrix = QuantisedLinear.of(torch.randn(100, 64), bits, 32)
+    for n_vectors in (2, 65):
+        x = torch.randn(n_vectors, 64)
+        assert (matrix(x) - x @ matrix.rows(torch.arange(100)).T).abs().max() < 0.3
 print(lanes(pick_device("cpu")))
 """
     for capability in ("avx2", "default"):

@@ -171,6 +171,13 @@ def test_logits_that_are_no_numbers_are_not_blamed_on_the_rule(small):
         list(generate(small, [1], 1, rule=lambda _, logits: logits))
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("broken", [[1.0, torch.nan, 2.0], [torch.inf, 0.0, 0.0], [-torch.inf] * 3], ids=str)
+def test_one_row_that_is_no_numbers_is_refused_among_others(sampling, broken):
+    with pytest.raises(FloatingPointError, match="no numbers"):
+        sampling.pick(torch.tensor([[0.0, 1.0, -torch.inf], broken]), torch.tensor([0.5, 0.5]))
+
+
 def test_a_rule_goes_through_streams(small, monkeypatch):
     letters = Tokenizer({chr(97 + i): i for i in range(25)}, [], {"<e>": 25}, chat_template="{{ messages[0].content }}")
     rule = lambda written, logits: torch.full_like(logits, -torch.inf).index_fill(0, torch.tensor(len(written)), 0.0)  # noqa: E731

@@ -136,7 +136,7 @@ def test_an_interrupt_in_the_middle_of_a_step_leaves_a_cache_that_is_right(confi
     if FusedStep.fits(model):  # the third step's scores in that layer; each has two such products a layer
         monkeypatch.setattr(torch, "bmm", failing(torch.bmm, 2 * (2 * len(prefix._layers) + layer) + 1))
     else:
-        monkeypatch.setattr(prefix._layers[layer], "append", failing(prefix._layers[layer].append, 3), raising=False)
+        monkeypatch.setattr(prefix._layers[layer], "append", failing(prefix._layers[layer].append, 3))
     with pytest.raises(error):
         written(model, ids, 3, prefix=prefix)
     monkeypatch.undo()
