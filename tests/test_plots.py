@@ -1,5 +1,7 @@
 """The visual language: one set of values for matplotlib and CSS; figures with the orientation that the course promises."""
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -74,6 +76,12 @@ def test_a_picture_shows_what_its_fonts_lack_as_code_points_and_shortens():
 def test_token_chips_escape_html():
     html = plots.show_tokens([" <b>", "&"], [5, 6]).data
     assert "·&lt;b&gt;" in html and "&amp;" in html and 'title="id 5, position 0"' in html
+
+
+def test_a_table_sets_in_bold_what_is_unusual_in_its_row():
+    table = plots.show_table({"a": [1, "x"], "b": [1, "y"], "c": [2, None]}, ["two alike", "none alike"]).data
+    assert re.findall("<b>(.+?)</b>", table) == ["2"]
+    assert "–" in table
 
 
 def test_matrix_has_position_0_top_left_and_keys_across():
