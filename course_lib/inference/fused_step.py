@@ -3,7 +3,7 @@
 A decoding step reads every weight once and computes next to nothing, so it should take as long as the reading. In
 `TransformerLM` it takes half as long again: each of some 330 calls of a module and 900 small operations finds the caches
 swept by the weights that streamed through since the last one, and costs about 10 µs instead of 1 (benchmarks/README.md).
-Here the step is written out in one loop without modules and in buffers taken once. The values are the same; a test holds
+Here the step is written out in one loop, without modules and with most buffers taken once. The values are the same; a test holds
 both paths equal.
 """
 
@@ -61,10 +61,10 @@ class FusedStep:
         heads = self.turned.view(1, -1, d_head)
         self.queries = heads[0, :n_heads].view(n_kv_heads, -1, d_head)  # those that share a key are its queries
         self.new = heads[:, n_heads:].view(2, 1, n_kv_heads, d_head)
-        # what the matrices are multiplied with; packed ones take it in bfloat16
         is_packed = isinstance(model.blocks[0].attention.qkv, QuantisedLinear)
-        # a sum of two dtypes takes twice as long as a copy and a sum
+        # to float32 before a sum, which of two dtypes takes twice as long as a copy and a sum
         self.widen = torch.empty(1, config.d_model, **options).copy_ if is_packed else nn.Identity()
+        # what the matrices are multiplied with; packed ones take it in bfloat16
         options["dtype"] = torch.bfloat16 if is_packed else model.dtype
         self.inputs = torch.empty(config.d_model, **options)
         self.mixed, self.hidden = torch.empty(n_heads * d_head, **options), torch.empty(config.d_ff, **options)
