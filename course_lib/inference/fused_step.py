@@ -3,8 +3,8 @@
 A decoding step reads every weight once and computes next to nothing, so it should take as long as the reading. In
 `TransformerLM` it takes half as long again: each of some 330 calls of a module and 900 small operations finds the caches
 swept by the weights that streamed through since the last one, and costs about 10 µs instead of 1 (benchmarks/README.md).
-Here the step is written out in one loop, without modules and with most buffers taken once. The values are the same; a test holds
-both paths equal.
+Here the step is written out in one loop, without modules and with most buffers taken once. The values are the same; a
+test holds both paths equal.
 """
 
 from collections.abc import Callable
