@@ -7,7 +7,6 @@ The same tokens of four plays are predicted after ever more of what stands befor
 
 import math
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -36,11 +35,11 @@ def losses(model: TransformerLM, texts: Tensor, n_predicted: int) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), texts[:, -n_predicted:].flatten()) / math.log(2)
 
 
-def pieces(ids: Tensor, before: int, n_predicted: int) -> Iterator[Tensor]:
+def pieces(ids: Tensor, before: int, n_predicted: int) -> tuple[Tensor, ...]:
     """Cut texts (text, token) out of a play's `ids`, whose last tokens are, all together, the same `N_PREDICTED`."""
     end = max(reading[0] for reading in READINGS) + N_PREDICTED
     part = ids[end - N_PREDICTED - before : end]
-    yield from part.unfold(0, before + n_predicted, n_predicted).split(4)
+    return part.unfold(0, before + n_predicted, n_predicted).split(4)
 
 
 def main() -> None:

@@ -195,7 +195,9 @@ def test_a_damaged_newest_checkpoint_is_removed_and_the_run_ends_the_same(run, t
     content = damaged.read_bytes()
     damaged.unlink()
     if not gone:
-        damaged.write_bytes(bytes([content[0] ^ 64]) + content[1:])
+        # numbers of different lengths may move a history's middle into the word "checksum", which alone may be misread
+        place = content.index(b"loss") if name == "history.jsonl" else len(content) // 2
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
     with pytest.warns(UserWarning, match=r"a damaged checkpoint was removed: .+step-000004"):
         mended = training_checkpoints.mended(folder)
     assert mended == folder and [path.name for path in list_checkpoints(folder)] == ["step-000000", "step-000003"]
