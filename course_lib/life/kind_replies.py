@@ -94,7 +94,12 @@ def _letters() -> Tokenizer:
 
 def ask(line: str) -> list[int]:
     """Return the ids of the chat in which a user says `line`, to where the reply begins."""
-    return _letters().encode(write_chat(_letters(), [{"role": "user", "content": line}], opens_reply=True))
+    return list(_asked(line))
+
+
+@cache  # every stage asks with the same lines again
+def _asked(line: str) -> tuple[int, ...]:
+    return tuple(_letters().encode(write_chat(_letters(), [{"role": "user", "content": line}], opens_reply=True)))
 
 
 def read_reply(ids: Sequence[int]) -> str:

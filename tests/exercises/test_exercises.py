@@ -3,19 +3,20 @@
 import importlib
 import itertools
 import pkgutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from course_lib import exercises
 from course_lib.exercises import EXERCISES
-from course_lib.exercises.registry import Exercise, no_inputs
+from course_lib.exercises.registry import Exercise, no_inputs, no_reward
 
 EVERY = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 SEEDED = [
     (exercise, seed) for exercise in EXERCISES.values() for seed in range(1 if exercise.inputs is no_inputs else 3)
 ]  # where a value is asked for, nothing is drawn
-MISTAKES = [(exercise, mistake, seed) for exercise, seed in SEEDED for mistake in exercise.mistakes]
+MISTAKES = [(exercise, mistake, seed) for exercise, seed in SEEDED if seed < 2 for mistake in exercise.mistakes]
 BUILDS = [exercise for exercise in EXERCISES.values() if exercise.kind == "build"]
 
 
@@ -64,7 +65,8 @@ def test_every_lesson_is_in_the_registry_in_order():
 
 @pytest.mark.parametrize(("exercise", "seed"), SEEDED, ids=lambda part: getattr(part, "id", part))
 def test_solution_passes(exercise, seed):
-    assert exercise.check(exercise.run(exercise.solution), seeded(seed)).status == "passed"
+    once = exercise if seed == 0 else replace(exercise, reward=no_reward)
+    assert once.check(exercise.run(exercise.solution), seeded(seed)).status == "passed"
 
 
 @EVERY
