@@ -1,7 +1,11 @@
 """The experiment on memorisation: what it plants is there as often as it says, and is learned the better for it."""
 
+from dataclasses import replace
+
 import torch
 
+from course_lib import storage
+from course_lib.pretraining import memorisation
 from course_lib.pretraining.memorisation import planted_model
 
 
@@ -28,9 +32,25 @@ def test_model_knows_better_what_it_saw_more_often():
     assert never - sixteen_times > 1.5  # bits a character
 
 
-def test_global_seed_is_left_alone_and_the_model_is_trained_once():
+def test_global_seed_is_left_alone_and_the_model_is_made_once():
     torch.manual_seed(7)
     untouched = torch.rand(3)
     torch.manual_seed(7)
     assert planted_model(1) is planted_model(1)
     assert torch.equal(torch.rand(3), untouched)
+
+
+def test_the_model_is_kept_and_a_damaged_one_is_trained_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "own_dir", lambda: tmp_path)
+    monkeypatch.setattr(memorisation, "_RECIPE", replace(memorisation._RECIPE, n_steps=10))
+    afresh = planted_model.__wrapped__  # as in another session
+
+    def weights() -> list[torch.Tensor]:
+        return list(afresh().model.state_dict().values())
+
+    trained = weights()
+    (file,) = tmp_path.glob("planted-model-*/model.safetensors")
+    whole, trained_at = file.read_bytes(), file.stat().st_mtime_ns
+    assert all(map(torch.equal, weights(), trained)) and file.stat().st_mtime_ns == trained_at
+    file.write_bytes(whole[:-4])
+    assert all(map(torch.equal, weights(), trained)) and file.read_bytes() == whole
