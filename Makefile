@@ -9,7 +9,8 @@ lab: .venv/installed  ## fetch the assets and open the course in JupyterLab
 	$(BIN)/python -m course_lib
 	$(BIN)/jupyter lab $(ROOT) notebooks/01_attention.ipynb
 
-test: .venv/installed-test lint  ## everything CI checks: lesson 04 alone, which trains a model that others use; the rest in two processes
+test: .venv/installed-test lint  ## everything CI checks: the assets; lesson 04 alone, which trains a model that others use; the rest in two processes
+	$(BIN)/python -m course_lib
 	$(BIN)/python -m pytest notebooks/04_pretraining.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks tests --ignore notebooks/04_pretraining.ipynb \
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder
